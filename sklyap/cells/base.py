@@ -1,0 +1,184 @@
+"""The contract of a recurrent cell: a one-step map of the state and its Jacobian action."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["DenseLinearization", "Linearization", "RecurrentCell"]
+
+
+class Linearization(abc.ABC):
+    """The derivative of one step at given points of a trajectory.
+
+    Points carry any leading axes ``(*batch)``: ``(n_sequences,)`` at one step, ``(T, n_sequences)``
+    along a trajectory. Indexing takes points out along the first axis.
+    """
+
+    @abc.abstractmethod
+    def push(self, Q: Tensor, P: Tensor | None = None) -> Tensor:
+        """Carry tangents one step forward.
+
+        Parameters
+        ----------
+        Q : Tensor of shape (*batch, state_size, k)
+            Tangents of the state.
+        P : Tensor of shape (*batch, n_inputs, k), optional
+            Tangents of the input; None for an input that does not vary.
+
+        Returns
+        -------
+        Tensor of shape (*batch, state_size, k)
+            ``(∂f/∂s) Q + (∂f/∂x) P``.
+        """
+
+    @abc.abstractmethod
+    def dense(self) -> Tensor:
+        """Return the Jacobian ``∂f/∂s`` as a tensor of shape (*batch, state_size, state_size)."""
+
+    @abc.abstractmethod
+    def __getitem__(self, index: int | slice) -> Linearization:
+        """Return the linearization at one point, or at a slice of points, along the first axis."""
+
+    def fold(self) -> Linearization:
+        """Return an equivalent linearization that is cheaper for many tangents (per-point matrices)."""
+        return self
+
+
+@dataclass(frozen=True)
+class DenseLinearization(Linearization):
+    """Plain matrices: `jacobian` (*batch, N, N) and, when inputs vary, `input_jacobian` (*batch, N, n_inputs)."""
+
+    jacobian: Tensor
+    input_jacobian: Tensor | None = None
+
+    def push(self, Q: Tensor, P: Tensor | None = None) -> Tensor:
+        Z = self.jacobian @ Q
+        if P is not None:
+            assert self.input_jacobian is not None, "an autonomous cell has no input to vary"
+            Z = Z + self.input_jacobian @ P
+        return Z
+
+    def dense(self) -> Tensor:
+        return self.jacobian
+
+    def __getitem__(self, index: int | slice) -> DenseLinearization:
+        inputs = None if self.input_jacobian is None else self.input_jacobian[index]
+        return replace(self, jacobian=self.jacobian[index], input_jacobian=inputs)
+
+
+class RecurrentCell(nn.Module, abc.ABC):
+    """A recurrent layer as a map ``s' = f(s, x)`` on its whole state.
+
+    The state `s` is everything that is carried from step to step (``h`` for Elman and GRU, ``(h, c)``
+    for LSTM), concatenated. Subclasses implement `step` and set `state_size`, `n_inputs` and
+    `output_size`; everything else has a default, and `linearize` is worth a closed form.
+    :func:`sklyap.testing.check_cell` checks an implementation.
+
+    A subclass that :class:`~sklyap.RNNClassifier` can train is constructed as
+    ``Cell(n_inputs, hidden_size, **cell_params)``.
+
+    Attributes
+    ----------
+    state_size : int
+        N, the length of the state vector.
+    n_inputs : int or None
+        Width of the input; None for an autonomous system.
+    output_size : int
+        Width of what a readout or a following layer sees, the first `output_size` entries of the state.
+    """
+
+    state_size: int
+    n_inputs: int | None
+    output_size: int
+
+    @abc.abstractmethod
+    def step(self, s: Tensor, x: Tensor | None) -> Tensor:
+        """Return the next state.
+
+        Parameters
+        ----------
+        s : Tensor of shape (*batch, state_size)
+        x : Tensor of shape (*batch, n_inputs), or None for an autonomous system
+
+        Returns
+        -------
+        Tensor of shape (*batch, state_size)
+        """
+
+    def initial_state(self, n: int) -> Tensor:
+        """Return the initial state of `n` sequences, zeros (n, state_size) of the cell's dtype and device."""
+        like = next(self.parameters(), None)
+        if like is None:
+            like = next(self.buffers(), torch.empty(0))
+        return torch.zeros(n, self.state_size, dtype=like.dtype, device=like.device)
+
+    def output(self, s: Tensor) -> Tensor:
+        """Return the part of the state (..., output_size) that a readout or a following layer sees."""
+        return s[..., : self.output_size]
+
+    def linearize(self, s: Tensor, x: Tensor | None) -> Linearization:
+        """Return the derivative of `step` at the points `s` (*batch, state_size), `x` (*batch, n_inputs).
+
+        The default builds dense matrices by forward-mode differentiation (`torch.func.jvp`), one
+        tangent per state and input coordinate.
+        """
+        eye = torch.eye(self.state_size, dtype=s.dtype, device=s.device)
+        jacobian = _jvp_columns(lambda z: self.step(z, x), s, eye)
+        if x is None:
+            return DenseLinearization(jacobian)
+        eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+        return DenseLinearization(jacobian, _jvp_columns(lambda u: self.step(s, u), x, eye))
+
+    def push(self, s: Tensor, x: Tensor | None, Q: Tensor) -> Tensor:
+        """Return ``J Q`` (*batch, state_size, k), with ``J = ∂f/∂s`` at (s, x), for Q (*batch, state_size, k)."""
+        return self.linearize(s, x).push(Q)
+
+    def jacobian(self, s: Tensor, x: Tensor | None) -> Tensor:
+        """Return ``∂f/∂s`` at (s, x) as a tensor of shape (*batch, state_size, state_size)."""
+        return self.linearize(s, x).dense()
+
+    def hidden_linearization(self, s: Tensor, x: Tensor | None) -> Linearization:
+        """Return the derivative of the output with respect to the output alone, other state frozen.
+
+        This is the h-only variant of the thesis (``state="hidden"``). The default takes the leading
+        (output_size, output_size) block of the Jacobian.
+        """
+        if self.output_size == self.state_size:
+            return self.linearize(s, x)
+        n = self.output_size
+        return DenseLinearization(self.linearize(s, x).dense()[..., :n, :n])
+
+    def forward(self, x: Tensor, s: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Run over sequences.
+
+        Parameters
+        ----------
+        x : Tensor of shape (n_sequences, n_steps, n_inputs)
+        s : Tensor of shape (n_sequences, state_size), optional
+            Initial state; by default `initial_state`.
+
+        Returns
+        -------
+        outputs : Tensor of shape (n_sequences, n_steps, output_size)
+        s : Tensor of shape (n_sequences, state_size)
+            The last state.
+        """
+        s = self.initial_state(x.shape[0]) if s is None else s
+        outputs = []
+        for x_t in x.unbind(1):
+            s = self.step(s, x_t)
+            outputs.append(self.output(s))
+        return torch.stack(outputs, 1), s
+
+
+def _jvp_columns(function, point: Tensor, directions: Tensor) -> Tensor:
+    """Return the derivative of `function` at `point` (*batch, n) along each row of `directions`, as columns."""
+
+    def along(direction: Tensor) -> Tensor:
+        return torch.func.jvp(function, (point,), (direction.expand_as(point),))[1]
+
+    return torch.func.vmap(along, out_dims=-1)(directions)

@@ -1,0 +1,36 @@
+"""Errors and warnings, one sentence each."""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConvergenceWarning",
+    "DegenerateSpectrumWarning",
+    "FailedNetworkWarning",
+    "PrecisionWarning",
+    "SklyapWarning",
+    "UntrustedFileError",
+]
+
+
+class SklyapWarning(UserWarning):
+    """Base class of every warning that sklyap issues itself."""
+
+
+class ConvergenceWarning(SklyapWarning):
+    """The standard error of the leading exponents is too large to tell their sign."""
+
+
+class PrecisionWarning(SklyapWarning):
+    """An explicit setting (usually ``qr_interval``) loses digits that were asked for."""
+
+
+class DegenerateSpectrumWarning(SklyapWarning):
+    """Some directions are annihilated (to rounding) and their exponents are minus infinity."""
+
+
+class FailedNetworkWarning(SklyapWarning):
+    """A network of a list or population failed and is kept apart from the rest."""
+
+
+class UntrustedFileError(ValueError):
+    """A file is not what sklyap wrote: truncated, of the wrong type, or outside its directory."""

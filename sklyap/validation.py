@@ -1,0 +1,190 @@
+"""Checks of what comes in; every message names the parameter, what was expected and what came."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import torch
+
+__all__ = [
+    "check_choice",
+    "check_dtype",
+    "check_int",
+    "check_networks",
+    "check_real",
+    "check_sequences",
+    "resolve_device",
+]
+
+_DTYPES = {"float64": torch.float64, "float32": torch.float32}
+
+
+def _owner(name: str, caller: str | None) -> str:
+    return f"The {name!r} parameter" + (f" of {caller}" if caller else "")
+
+
+def _bounds(low: float | None, high: float | None) -> str:
+    if low is None and high is None:
+        return ""
+    left = "(-inf" if low is None else f"[{low}"
+    right = "inf)" if high is None else f"{high}]"
+    return f" in the range {left}, {right}"
+
+
+def check_int(
+    value: Any, name: str, *, low: int | None = None, high: int | None = None, caller: str | None = None
+) -> int:
+    """Return `value` as an int within ``[low, high]`` or raise.
+
+    Raises
+    ------
+    TypeError
+        If `value` is not an integer (booleans are not).
+    ValueError
+        If it lies outside the range.
+    """
+    wanted = f"{_owner(name, caller)} must be an int{_bounds(low, high)}. Got {value!r} instead."
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Integral):
+        raise TypeError(wanted)
+    if (low is not None and value < low) or (high is not None and value > high):
+        raise ValueError(wanted)
+    return int(value)
+
+
+def check_real(
+    value: Any, name: str, *, low: float | None = None, high: float | None = None, caller: str | None = None
+) -> float:
+    """Return `value` as a finite float within ``[low, high]`` or raise.
+
+    Raises
+    ------
+    TypeError
+        If `value` is not a real number.
+    ValueError
+        If it is not finite or lies outside the range.
+    """
+    wanted = f"{_owner(name, caller)} must be a finite float{_bounds(low, high)}. Got {value!r} instead."
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        raise TypeError(wanted)
+    value = float(value)
+    if not math.isfinite(value) or (low is not None and value < low) or (high is not None and value > high):
+        raise ValueError(wanted)
+    return value
+
+
+def check_choice(value: Any, name: str, choices: Iterable[Any], *, caller: str | None = None) -> Any:
+    """Return `value` if it is one of `choices` or raise ValueError."""
+    choices = list(choices)
+    if not any(value is c or (isinstance(value, type(c)) and value == c) for c in choices):
+        listed = ", ".join(repr(c) for c in choices)
+        raise ValueError(f"{_owner(name, caller)} must be one of {listed}. Got {value!r} instead.")
+    return value
+
+
+def check_dtype(dtype: Any, name: str = "dtype") -> torch.dtype:
+    """Return the torch floating-point type named by `dtype` (``"float64"`` or ``"float32"``)."""
+    if isinstance(dtype, torch.dtype) and dtype in _DTYPES.values():
+        return dtype
+    return _DTYPES[check_choice(dtype, name, _DTYPES)]
+
+
+def resolve_device(device: Any) -> torch.device:
+    """Return the torch device named by `device`; ``"auto"`` is CUDA where there is one, else the CPU."""
+    if isinstance(device, str) and device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"{_owner('device', None)} must be 'auto' or a torch device. Got {device!r} instead."
+        ) from error
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"{_owner('device', None)} is {device!r}, but torch sees no CUDA device here.")
+    return resolved
+
+
+def check_sequences(
+    sequences: Any, *, n_inputs: int | None = None, name: str = "sequences", caller: str | None = None
+) -> torch.Tensor:
+    """Return sequences as a finite floating tensor (n_sequences, n_steps, n_inputs).
+
+    Parameters
+    ----------
+    sequences : array-like of shape (n_sequences, n_steps, n_inputs) or (n_sequences, n_steps)
+        Two dimensions are read as one input per step.
+    n_inputs : int, optional
+        The width that is expected.
+    name, caller : str
+        Used in the error message.
+
+    Returns
+    -------
+    torch.Tensor of shape (n_sequences, n_steps, n_inputs)
+
+    Raises
+    ------
+    ValueError
+        If rank or width are wrong, an axis is empty, or an entry is NaN or infinite.
+    TypeError
+        If the values are not real numbers.
+    """
+    owner = _owner(name, caller)
+    if isinstance(sequences, torch.Tensor):
+        tensor = sequences.detach()
+    else:
+        try:
+            array = np.asarray(sequences)
+        except ValueError as error:
+            raise ValueError(f"{owner} must be a rectangular array (n_sequences, n_steps, n_inputs): {error}") from error
+        if array.dtype.kind not in "fiub":
+            raise TypeError(f"{owner} must hold real numbers. Got dtype {array.dtype} instead.")
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+    if tensor.is_complex():
+        raise TypeError(f"{owner} must hold real numbers. Got dtype {tensor.dtype} instead.")
+    if tensor.ndim == 2:
+        tensor = tensor.unsqueeze(-1)
+    if tensor.ndim != 3:
+        raise ValueError(
+            f"{owner} must have shape (n_sequences, n_steps, n_inputs). Got shape {tuple(tensor.shape)} instead."
+        )
+    if 0 in tensor.shape:
+        raise ValueError(f"{owner} must not be empty. Got shape {tuple(tensor.shape)} instead.")
+    if n_inputs is not None and tensor.shape[2] != n_inputs:
+        raise ValueError(
+            f"{owner} must have {n_inputs} inputs per step, as the network has. "
+            f"Got shape {tuple(tensor.shape)}, which has {tensor.shape[2]}."
+        )
+    if not tensor.is_floating_point():
+        tensor = tensor.to(torch.float64)
+    if not bool(torch.isfinite(tensor).all()):
+        where = tuple(int(i) for i in (~torch.isfinite(tensor)).nonzero()[0])
+        raise ValueError(f"{owner} must be finite. Got {float(tensor[where])} at index {where}.")
+    return tensor
+
+
+def check_networks(networks: Any, *, name: str = "X", caller: str | None = None) -> list[Any]:
+    """Return `networks` as a non-empty list, one trained network per sample.
+
+    Raises
+    ------
+    TypeError
+        If `networks` is not a sequence of objects (a single network, a numeric array).
+    ValueError
+        If it is empty.
+    """
+    owner = f"{_owner(name, caller)} must be a non-empty list of trained networks"
+    if isinstance(networks, torch.nn.Module) or not isinstance(networks, Sequence | np.ndarray):
+        raise TypeError(f"{owner}. Got {type(networks).__name__} instead; put a single network in a list.")
+    if isinstance(networks, str | bytes):
+        raise TypeError(f"{owner}. Got a string instead.")
+    if isinstance(networks, np.ndarray) and (networks.dtype != object or networks.ndim != 1):
+        raise ValueError(
+            f"{owner}. Got an array of dtype {networks.dtype} and shape {networks.shape} instead."
+        )
+    if len(networks) == 0:
+        raise ValueError(f"{owner}. Got an empty one.")
+    return list(networks)
