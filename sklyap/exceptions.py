@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "ConvergenceWarning",
     "DegenerateSpectrumWarning",
+    "DivergedError",
     "FailedNetworkWarning",
     "PrecisionWarning",
     "SklyapWarning",
@@ -34,3 +35,7 @@ class FailedNetworkWarning(SklyapWarning):
 
 class UntrustedFileError(ValueError):
     """A file is not what sklyap wrote: truncated, of the wrong type, or outside its directory."""
+
+
+class DivergedError(RuntimeError):
+    """The loss or the weights of a network became NaN or infinite while it trained."""
