@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["DenseLinearization", "Linearization", "RecurrentCell"]
+__all__ = ["DenseLinearization", "JvpLinearization", "Linearization", "RecurrentCell"]
 
 
 class Linearization(abc.ABC):
@@ -43,8 +45,12 @@ class Linearization(abc.ABC):
     def __getitem__(self, index: int | slice) -> Linearization:
         """Return the linearization at one point, or at a slice of points, along the first axis."""
 
-    def fold(self) -> Linearization:
-        """Return an equivalent linearization that is cheaper for many tangents (per-point matrices)."""
+    def fold(self, k: int, *, inputs: bool = True) -> Linearization:
+        """Return an equivalent linearization that is cheaper for pushing `k` tangents.
+
+        Many tangents pay for one matrix per point. With ``inputs=False`` the derivative with respect to
+        the input may be dropped.
+        """
         return self
 
 
@@ -70,6 +76,49 @@ class DenseLinearization(Linearization):
         return replace(self, jacobian=self.jacobian[index], input_jacobian=inputs)
 
 
+@dataclass(frozen=True)
+class JvpLinearization(Linearization):
+    """The derivative of any differentiable step, by forward mode (`torch.func.jvp`), a pass per tangent."""
+
+    step: Callable[[Tensor, Tensor | None], Tensor]
+    s: Tensor
+    x: Tensor | None
+
+    def push(self, Q: Tensor, P: Tensor | None = None) -> Tensor:
+        Z = _jvp_columns(lambda s: self.step(s, self.x), self.s, Q)
+        if P is not None:
+            Z = Z + _jvp_columns(lambda x: self.step(self.s, x), self.x, P)
+        return Z
+
+    def dense(self) -> Tensor:
+        return self.push(_identity(self.s))
+
+    def fold(self, k: int, *, inputs: bool = True) -> Linearization:
+        if 2 * k < self.s.shape[-1]:
+            return self
+        if self.x is None or not inputs:
+            return DenseLinearization(self.dense())
+        by_input = _jvp_columns(lambda x: self.step(self.s, x), self.x, _identity(self.x))
+        return DenseLinearization(self.dense(), by_input)
+
+    def __getitem__(self, index: int | slice) -> JvpLinearization:
+        return JvpLinearization(self.step, self.s[index], None if self.x is None else self.x[index])
+
+
+def _jvp_columns(function: Callable[[Tensor], Tensor], point: Tensor, columns: Tensor) -> Tensor:
+    """Return the derivative of `function` at `point` (*batch, n) times `columns` (*batch, n, k)."""
+
+    def along(column: Tensor) -> Tensor:
+        return torch.func.jvp(function, (point,), (column,))[1]
+
+    return torch.func.vmap(along, in_dims=-1, out_dims=-1)(columns)
+
+
+def _identity(point: Tensor) -> Tensor:
+    n = point.shape[-1]
+    return torch.eye(n, dtype=point.dtype, device=point.device).expand(*point.shape, n)
+
+
 class RecurrentCell(nn.Module, abc.ABC):
     """A recurrent layer as a map ``s' = f(s, x)`` on its whole state.
 
@@ -88,12 +137,22 @@ class RecurrentCell(nn.Module, abc.ABC):
     n_inputs : int or None
         Width of the input; None for an autonomous system.
     output_size : int
-        Width of what a readout or a following layer sees, the first `output_size` entries of the state.
+        Width of what a readout or a following layer sees: the first `output_size` entries of the state,
+        unless `output` says otherwise.
+    encoder : callable or None
+        Maps a network's own input to what drives the cell (n_sequences, n_steps, n_inputs), and to the
+        initial state (n_sequences, state_size) or None; absent where the cell is driven directly.
     """
 
     state_size: int
     n_inputs: int | None
     output_size: int
+    encoder: Callable[[Any], tuple[Tensor, Tensor | None]] | None = None
+
+    @property
+    def hidden_state_size(self) -> int:
+        """Length of the hidden state that ``state="hidden"`` looks at, `output_size` for one layer."""
+        return self.output_size
 
     @abc.abstractmethod
     def step(self, s: Tensor, x: Tensor | None) -> Tensor:
@@ -123,15 +182,9 @@ class RecurrentCell(nn.Module, abc.ABC):
     def linearize(self, s: Tensor, x: Tensor | None) -> Linearization:
         """Return the derivative of `step` at the points `s` (*batch, state_size), `x` (*batch, n_inputs).
 
-        The default builds dense matrices by forward-mode differentiation (`torch.func.jvp`), one
-        tangent per state and input coordinate.
+        The default differentiates `step` in forward mode, once per tangent.
         """
-        eye = torch.eye(self.state_size, dtype=s.dtype, device=s.device)
-        jacobian = _jvp_columns(lambda z: self.step(z, x), s, eye)
-        if x is None:
-            return DenseLinearization(jacobian)
-        eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
-        return DenseLinearization(jacobian, _jvp_columns(lambda u: self.step(s, u), x, eye))
+        return JvpLinearization(self.step, s, x)
 
     def push(self, s: Tensor, x: Tensor | None, Q: Tensor) -> Tensor:
         """Return ``J Q`` (*batch, state_size, k), with ``J = ∂f/∂s`` at (s, x), for Q (*batch, state_size, k)."""
@@ -173,12 +226,3 @@ class RecurrentCell(nn.Module, abc.ABC):
             s = self.step(s, x_t)
             outputs.append(self.output(s))
         return torch.stack(outputs, 1), s
-
-
-def _jvp_columns(function, point: Tensor, directions: Tensor) -> Tensor:
-    """Return the derivative of `function` at `point` (*batch, n) along each row of `directions`, as columns."""
-
-    def along(direction: Tensor) -> Tensor:
-        return torch.func.jvp(function, (point,), (direction.expand_as(point),))[1]
-
-    return torch.func.vmap(along, out_dims=-1)(directions)

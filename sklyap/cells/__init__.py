@@ -1,0 +1,28 @@
+"""One-step maps ``s' = f(s, x)`` of recurrent networks and their Jacobian action, one file per architecture."""
+
+from sklyap.cells.base import DenseLinearization, Linearization, RecurrentCell
+from sklyap.cells.conversion import as_recurrent_cell
+from sklyap.cells.elman import ElmanCell
+from sklyap.cells.function import FunctionCell
+from sklyap.cells.gated import Coefficients, GatedCell
+from sklyap.cells.gru import GRUCell
+from sklyap.cells.lstm import LSTMCell
+from sklyap.cells.stacked import StackedCell
+
+__all__ = [
+    "CELLS",
+    "Coefficients",
+    "DenseLinearization",
+    "ElmanCell",
+    "FunctionCell",
+    "GRUCell",
+    "GatedCell",
+    "LSTMCell",
+    "Linearization",
+    "RecurrentCell",
+    "StackedCell",
+    "as_recurrent_cell",
+]
+
+CELLS: dict[str, type[RecurrentCell]] = {"rnn": ElmanCell, "gru": GRUCell, "lstm": LSTMCell}
+"""Architectures by the name that ``cell=`` of the estimators takes."""

@@ -1,0 +1,41 @@
+"""The Elman network, ``h' = φ(W x + U h + b)``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sklyap.cells.gated import Coefficients, GatedCell, sech2
+from sklyap.validation import check_choice
+
+__all__ = ["ElmanCell"]
+
+
+class ElmanCell(GatedCell):
+    """Elman cell, state ``h``, the step of :class:`torch.nn.RNN`.
+
+    Parameters
+    ----------
+    n_inputs, hidden_size : int
+    nonlinearity : {"tanh", "relu"}, default="tanh"
+    bias : bool, default=True
+
+    References
+    ----------
+    Elman, J. L. (1990). Finding structure in time. Cognitive Science 14.
+    """
+
+    def __init__(
+        self, n_inputs: int, hidden_size: int, *, nonlinearity: str = "tanh", bias: bool = True
+    ) -> None:
+        self.nonlinearity = check_choice(nonlinearity, "nonlinearity", ["tanh", "relu"], caller="ElmanCell")
+        super().__init__(n_inputs, hidden_size, bias=bias)
+
+    def step(self, s: Tensor, x: Tensor) -> Tensor:  # type: ignore[override]
+        a = self.input_gates(x) + self.recurrent_gates(s)
+        return torch.tanh(a) if self.nonlinearity == "tanh" else torch.relu(a)
+
+    def coefficients(self, s: Tensor, x: Tensor) -> Coefficients:
+        a = self.input_gates(x) + self.recurrent_gates(s)
+        slope = sech2(a) if self.nonlinearity == "tanh" else (a > 0).to(a.dtype)
+        return Coefficients({(0, 0): slope}, {(0, 0): slope}, {})

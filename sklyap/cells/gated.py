@@ -1,0 +1,227 @@
+"""Cells whose step is elementwise functions of affine gates: one structure, one Jacobian action.
+
+With the state split into R blocks of H entries and G gates ``a_g = U_g s[:C] + W_g x + b_g``, the
+derivative of one step has the form
+
+    δs'_r = Σ_g A_rg ⊙ (U_g δs[:C]) + Σ_g B_rg ⊙ (W_g δx) + Σ_c D_rc ⊙ δs_c
+
+so an architecture only says what its coefficients A, B and D are.
+"""
+
+from __future__ import annotations
+
+import abc
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sklyap.cells.base import DenseLinearization, Linearization, RecurrentCell
+
+__all__ = ["Coefficients", "FoldedLinearization", "GatedCell", "GatedLinearization", "sech2", "sigmoid_slope"]
+
+Blocks = Mapping[tuple[int, int], Tensor]
+
+FOLD_FROM = 4
+"""From how many tangents on a folded matrix per point is cheaper than a product per gate."""
+
+
+def sech2(a: Tensor) -> Tensor:
+    """Return the derivative of tanh at `a`, accurate where ``1 - tanh(a)**2`` would cancel to zero."""
+    e = torch.exp(-2 * a.abs())
+    return 4 * e / (1 + e) ** 2
+
+
+def sigmoid_slope(a: Tensor) -> Tensor:
+    """Return the derivative of the logistic function at `a`, accurate in both tails."""
+    return torch.sigmoid(a) * torch.sigmoid(-a)
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """Coefficients of a gated step; tensors are (*batch, H), absent pairs are zero.
+
+    Attributes
+    ----------
+    recurrent : mapping (r, g) -> A_rg
+    inputs : mapping (r, g) -> B_rg
+    diagonal : mapping (r, c) -> D_rc
+    """
+
+    recurrent: Blocks
+    inputs: Blocks
+    diagonal: Blocks
+
+
+def _take(blocks: Blocks, index: int | slice) -> Blocks:
+    return {pair: value[index] for pair, value in blocks.items()}
+
+
+def _add_diagonal(Z: Tensor, diagonal: Blocks, Q: Tensor, H: int) -> Tensor:
+    """Add ``Σ_c D_rc ⊙ Q_c`` to the blocks of Z (*batch, N, k) in place."""
+    for (r, c), d in diagonal.items():
+        Z[..., r * H : (r + 1) * H, :].addcmul_(d.unsqueeze(-1), Q[..., c * H : (c + 1) * H, :])
+    return Z
+
+
+def _mix(blocks: Blocks, products: Tensor, n_rows: int) -> Tensor:
+    """Return the rows ``Σ_g blocks_rg ⊙ products_g``: (*batch, R·H, m) from products (*batch or 1, G, H, m)."""
+    rows: list[Tensor | None] = [None] * n_rows
+    for (r, g), a in blocks.items():
+        term = a.unsqueeze(-1) * products[..., g, :, :]
+        rows[r] = term if rows[r] is None else rows[r] + term
+    template = next(row for row in rows if row is not None)
+    return torch.cat([torch.zeros_like(template) if row is None else row for row in rows], -2)
+
+
+@dataclass(frozen=True)
+class GatedLinearization(Linearization):
+    """The structured derivative; `push` multiplies by all gates' weights at once.
+
+    Attributes
+    ----------
+    coefficients : Coefficients
+    U : Tensor of shape (G, H, C)
+        Recurrent weights, acting on the first C entries of the state.
+    W : Tensor of shape (G, H, n_inputs)
+    n_rows : int
+        R, the number of blocks of the state.
+    """
+
+    coefficients: Coefficients
+    U: Tensor
+    W: Tensor
+    n_rows: int
+
+    def push(self, Q: Tensor, P: Tensor | None = None) -> Tensor:
+        G, H, C = self.U.shape
+        V = (self.U.reshape(G * H, C) @ Q[..., :C, :]).unflatten(-2, (G, H))
+        Z = _mix(self.coefficients.recurrent, V, self.n_rows)
+        if P is not None:
+            V = (self.W.reshape(G * H, -1) @ P).unflatten(-2, (G, H))
+            Z += _mix(self.coefficients.inputs, V, self.n_rows)
+        return _add_diagonal(Z, self.coefficients.diagonal, Q, H)
+
+    def fold(self, k: int, *, inputs: bool = True) -> Linearization:
+        """Multiply coefficients into the weights: one (N, C) matrix per point instead of G products."""
+        if k < FOLD_FROM:
+            return self
+        M = _mix(self.coefficients.recurrent, self.U, self.n_rows)
+        H, C = self.U.shape[1:]
+        Mx = _mix(self.coefficients.inputs, self.W, self.n_rows) if inputs else None
+        if self.n_rows * H == C:
+            for (r, c), d in self.coefficients.diagonal.items():
+                M[..., r * H : (r + 1) * H, c * H : (c + 1) * H].diagonal(dim1=-2, dim2=-1).add_(d)
+            return DenseLinearization(M, Mx)
+        return FoldedLinearization(M, Mx, self.coefficients.diagonal)
+
+    def dense(self) -> Tensor:
+        return self.fold(FOLD_FROM, inputs=False).dense()
+
+    def hidden(self) -> GatedLinearization:
+        """Return the derivative of block 0 with respect to block 0, the other blocks frozen."""
+
+        def first(blocks: Blocks) -> Blocks:
+            return {pair: value for pair, value in blocks.items() if pair[0] == 0}
+
+        diagonal = {pair: d for pair, d in self.coefficients.diagonal.items() if pair == (0, 0)}
+        kept = Coefficients(first(self.coefficients.recurrent), first(self.coefficients.inputs), diagonal)
+        return GatedLinearization(kept, self.U[:, :, : self.U.shape[1]], self.W, 1)
+
+    def __getitem__(self, index: int | slice) -> GatedLinearization:
+        c = self.coefficients
+        kept = Coefficients(_take(c.recurrent, index), _take(c.inputs, index), _take(c.diagonal, index))
+        return GatedLinearization(kept, self.U, self.W, self.n_rows)
+
+
+@dataclass(frozen=True)
+class FoldedLinearization(Linearization):
+    """Per-point matrices `M` (*batch, N, C) on the first C entries, `Mx` (*batch, N, n_inputs), and diagonals."""
+
+    M: Tensor
+    Mx: Tensor | None
+    diagonal: Blocks
+
+    def push(self, Q: Tensor, P: Tensor | None = None) -> Tensor:
+        C = self.M.shape[-1]
+        Z = self.M @ Q[..., :C, :]
+        if P is not None:
+            assert self.Mx is not None, "folded without inputs"
+            Z += self.Mx @ P
+        return _add_diagonal(Z, self.diagonal, Q, next(iter(self.diagonal.values())).shape[-1])
+
+    def dense(self) -> Tensor:
+        N = self.M.shape[-2]
+        return self.push(torch.eye(N, dtype=self.M.dtype, device=self.M.device).expand(*self.M.shape[:-1], N))
+
+    def __getitem__(self, index: int | slice) -> FoldedLinearization:
+        Mx = None if self.Mx is None else self.Mx[index]
+        return FoldedLinearization(self.M[index], Mx, _take(self.diagonal, index))
+
+
+class GatedCell(RecurrentCell):
+    """A cell with `weight_ih` (G·H, n_inputs), `weight_hh` (G·H, C) and biases, laid out as in torch.
+
+    Subclasses set `n_gates` and `n_blocks` and implement `step` and `coefficients`.
+
+    Parameters
+    ----------
+    n_inputs, hidden_size : int
+    bias : bool, default=True
+    """
+
+    n_gates = 1
+    n_blocks = 1
+
+    def __init__(self, n_inputs: int, hidden_size: int, *, bias: bool = True) -> None:
+        super().__init__()
+        self.n_inputs, self.hidden_size, self.output_size = n_inputs, hidden_size, hidden_size
+        self.state_size = self.n_blocks * hidden_size
+        rows = self.n_gates * hidden_size
+        self.weight_ih = nn.Parameter(torch.empty(rows, n_inputs))
+        self.weight_hh = nn.Parameter(torch.empty(rows, self.recurrent_columns))
+        for name in ("bias_ih", "bias_hh"):
+            self.register_parameter(name, nn.Parameter(torch.empty(rows)) if bias else None)
+        self.reset_parameters()
+
+    @property
+    def recurrent_columns(self) -> int:
+        """C, how many leading entries of the state the recurrent weights act on."""
+        return self.hidden_size
+
+    def reset_parameters(self) -> None:
+        """Draw every parameter from U(-1/√H, 1/√H), as torch's layers do."""
+        bound = 1 / math.sqrt(self.hidden_size)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def recurrent_weights(self) -> Tensor:
+        """Return U, the recurrent weights as they act, of shape (G, H, C)."""
+        return self.weight_hh.unflatten(0, (self.n_gates, self.hidden_size))
+
+    def input_weights(self) -> Tensor:
+        """Return W of shape (G, H, n_inputs)."""
+        return self.weight_ih.unflatten(0, (self.n_gates, self.hidden_size))
+
+    def input_gates(self, x: Tensor) -> Tensor:
+        """Return ``W x + b_ih`` (*batch, G·H)."""
+        return nn.functional.linear(x, self.weight_ih, self.bias_ih)
+
+    def recurrent_gates(self, s: Tensor) -> Tensor:
+        """Return ``U s[:C] + b_hh`` (*batch, G·H)."""
+        columns = s[..., : self.recurrent_columns]
+        return nn.functional.linear(columns, self.recurrent_weights().flatten(0, 1), self.bias_hh)
+
+    @abc.abstractmethod
+    def coefficients(self, s: Tensor, x: Tensor) -> Coefficients:
+        """Return the coefficients of the derivative at (s, x)."""
+
+    def linearize(self, s: Tensor, x: Tensor) -> GatedLinearization:  # type: ignore[override]
+        return GatedLinearization(
+            self.coefficients(s, x), self.recurrent_weights(), self.input_weights(), self.n_blocks
+        )
+
+    def hidden_linearization(self, s: Tensor, x: Tensor) -> Linearization:  # type: ignore[override]
+        return self.linearize(s, x).hidden()
