@@ -13,10 +13,12 @@ import torch
 __all__ = [
     "check_choice",
     "check_dtype",
+    "check_exponents",
     "check_int",
     "check_networks",
     "check_real",
     "check_sequences",
+    "floor_exponents",
     "resolve_device",
 ]
 
@@ -139,7 +141,9 @@ def check_sequences(
         try:
             array = np.asarray(sequences)
         except ValueError as error:
-            raise ValueError(f"{owner} must be a rectangular array (n_sequences, n_steps, n_inputs): {error}") from error
+            raise ValueError(
+                f"{owner} must be a rectangular array (n_sequences, n_steps, n_inputs): {error}"
+            ) from error
         if array.dtype.kind not in "fiub":
             raise TypeError(f"{owner} must hold real numbers. Got dtype {array.dtype} instead.")
         tensor = torch.from_numpy(np.ascontiguousarray(array))
@@ -188,3 +192,36 @@ def check_networks(networks: Any, *, name: str = "X", caller: str | None = None)
     if len(networks) == 0:
         raise ValueError(f"{owner}. Got an empty one.")
     return list(networks)
+
+
+def check_exponents(spectra: np.ndarray, name: str = "X", *, caller: str | None = None) -> np.ndarray:
+    """Return `spectra` if no exponent is NaN or +infinity; minus infinity (an annihilated direction) is one.
+
+    Raises
+    ------
+    ValueError
+        Naming the first row that is not a spectrum.
+    """
+    wrong = np.isnan(spectra) | (spectra == np.inf)
+    if wrong.any():
+        where = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise ValueError(
+            f"{_owner(name, caller)} must hold Lyapunov exponents, finite or -inf. "
+            f"Input contains {'NaN' if np.isnan(spectra[where]) else 'inf'} at index {where}."
+        )
+    return spectra
+
+
+def floor_exponents(spectra: np.ndarray) -> np.ndarray:
+    """Return `spectra` (..., k) with exponents of −∞ read as the strongest contraction told from it.
+
+    That is ln ε = −36.04 nats per step (one step of float64 forgets a direction that shrinks faster), or
+    the smallest finite exponent of the same spectrum where that lies lower still, so the order is kept.
+    """
+    infinite = np.isneginf(spectra)
+    if not infinite.any():
+        return spectra
+    lowest = np.where(infinite, np.inf, spectra).min(
+        axis=-1, keepdims=True, initial=np.log(np.finfo(float).eps)
+    )
+    return np.where(infinite, lowest, spectra)
