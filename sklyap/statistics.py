@@ -404,7 +404,7 @@ def _resolve(statistics: Any, zero_tolerance: float, caller: str) -> dict[str, S
 
 
 def _evaluate(chosen: dict[str, Statistic], spectra: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the statistics (n_spectra, n_statistics); the floored spectra's where −∞ would make one infinite."""
+    """Return the statistics (n_spectra, n_statistics); floored where −∞ would make one infinite."""
     table = np.empty((len(spectra), len(chosen)))
     floored = floor_exponents(spectra)
     for column, function in enumerate(chosen.values()):
@@ -629,7 +629,7 @@ def spectrum_loss_correlation(
 def _bootstrap_correlations(
     table: NDArray[np.float64], losses: NDArray[np.float64], method: str, n_bootstrap: int, random_state: Any
 ) -> NDArray[np.float64]:
-    """Return correlations (n_bootstrap, n_statistics) over resamples of networks, NaN where one is constant."""
+    """Return correlations (n_bootstrap, n_statistics) over resamples; NaN where one is constant."""
     rng = check_random_state(random_state)
     correlations = np.empty((n_bootstrap, table.shape[1]))
     for draw in range(n_bootstrap):
