@@ -1,0 +1,15 @@
+"""Sequences and tasks to drive and train recurrent networks with."""
+
+from __future__ import annotations
+
+from sklyap.datasets.sequences import fetch_sequential_mnist, load_sequential_digits
+from sklyap.datasets.text import decode, encode, fetch_war_and_peace, load_text
+
+__all__ = [
+    "decode",
+    "encode",
+    "fetch_sequential_mnist",
+    "fetch_war_and_peace",
+    "load_sequential_digits",
+    "load_text",
+]

@@ -1,0 +1,215 @@
+"""Files that survive a kill and are never trusted: atomic writes, safetensors, JSON, npz; no pickle.
+
+A write goes to a temporary name in the same directory, is flushed to the disk and renamed, so that a
+reader finds the old file, the new file, or none. A read validates everything and raises
+:class:`~sklyap.exceptions.UntrustedFileError` naming the file; nothing in a file can run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from sklyap.exceptions import UntrustedFileError
+
+__all__ = [
+    "check_writable",
+    "read_arrays",
+    "read_json",
+    "read_tensors",
+    "remove_stale_temporaries",
+    "sha256",
+    "write_arrays",
+    "write_bytes",
+    "write_json",
+    "write_tensors",
+]
+
+_TEMPORARY = ".partial"
+
+
+def sha256(content: bytes) -> str:
+    """Return the SHA-256 of `content` in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_bytes(path: Path, content: bytes) -> str:
+    """Write `content` so that `path` never holds a part of it, and return its SHA-256."""
+    path = Path(path)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_TEMPORARY)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
+    return sha256(content)
+
+
+def write_json(path: Path, value: Any) -> str:
+    """Write `value` as JSON (NaN and infinities as Python's json spells them); return the SHA-256."""
+    return write_bytes(path, json.dumps(value, indent=1).encode())
+
+
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> str:
+    """Write named tensors as safetensors and return the SHA-256 of the file."""
+    # Copies, because safetensors refuses tensors that share memory (tied weights).
+    owned = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
+    return write_bytes(path, safetensors.torch.save(owned))
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> str:
+    """Write named arrays as npz and return the SHA-256 of the file."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    return write_bytes(path, buffer.getvalue())
+
+
+def read_json(path: Path, schema: Any = None, *, directory: Path | None = None) -> Any:
+    """Return what a JSON file holds, checked against `schema`.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    schema : type, tuple of types or dict, optional
+        A type (or types) that the value must have, or a dict of required keys and their schemas.
+        ``float`` admits an int; a bool is neither.
+    directory : Path, optional
+        The directory that the file must lie in, symbolic links followed; by default its own.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    UntrustedFileError
+        If it lies outside the directory, is not JSON, or does not follow the schema.
+    """
+    content = _read_bytes(path, directory, None)
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UntrustedFileError(f"{path} is truncated or not JSON: {error}") from error
+    if schema is not None:
+        _check_schema(value, schema, path, "the file")
+    return value
+
+
+def read_tensors(path: Path, *, directory: Path | None = None, checksum: str | None = None) -> dict[str, torch.Tensor]:
+    """Return the named tensors of a safetensors file.
+
+    `directory` and the exceptions are as in :func:`read_json`; `checksum` is the SHA-256 that the
+    file must have.
+    """
+    content = _read_bytes(path, directory, checksum)
+    try:
+        return safetensors.torch.load(content)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise UntrustedFileError(f"{path} is truncated or not a safetensors file: {error}") from error
+
+
+def read_arrays(path: Path, *, directory: Path | None = None, checksum: str | None = None) -> dict[str, np.ndarray]:
+    """Return the named arrays of an npz file; pickled objects in it are refused.
+
+    `directory`, `checksum` and the exceptions are as in :func:`read_tensors`.
+    """
+    content = _read_bytes(path, directory, checksum)
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("it holds a single array")
+            arrays = {name: file[name] for name in file.files}
+        # A member that is not npy (any other zip archive) comes back as raw bytes.
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise ValueError("it holds something else than arrays")
+        return arrays
+    except (ValueError, BadZipFile, OSError, EOFError, KeyError, AttributeError) as error:
+        raise UntrustedFileError(f"{path} is truncated or not an npz file of arrays: {error}") from error
+
+
+def check_writable(directory: Path, name: str = "directory", caller: str | None = None) -> Path:
+    """Create `directory` where it is missing, and raise OSError if one cannot write into it."""
+    owner = f"The {name!r} parameter" + (f" of {caller}" if caller else "")
+    try:
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory, suffix=_TEMPORARY):
+            pass
+    except OSError as error:
+        raise OSError(f"{owner} must be a directory that one can write to. Got {directory}: {error}") from error
+    return directory
+
+
+def remove_stale_temporaries(directory: Path, *, older_than: float = 3600.0) -> None:
+    """Remove what killed writers left in `directory`: temporary files older than `older_than` seconds."""
+    limit = time.time() - older_than
+    for path in Path(directory).glob(f".*{_TEMPORARY}"):
+        try:
+            if path.lstat().st_mtime < limit:
+                path.unlink()
+        except FileNotFoundError:  # another process was faster
+            continue
+
+
+def _read_bytes(path: Path, directory: Path | None, checksum: str | None) -> bytes:
+    path = Path(path)
+    home = path.parent if directory is None else Path(directory)
+    if path.is_symlink() or path.exists():
+        try:
+            resolved = path.resolve(strict=True)
+        except (OSError, RuntimeError) as error:
+            raise UntrustedFileError(f"{path} is a broken symbolic link: {error}") from error
+        if not resolved.is_relative_to(home.resolve()):
+            raise UntrustedFileError(f"{path} leads out of {home}, to {resolved}; it is not read.")
+        if not resolved.is_file():
+            raise UntrustedFileError(f"{path} is not a regular file.")
+    content = path.read_bytes()
+    if checksum is not None and sha256(content) != checksum:
+        raise UntrustedFileError(
+            f"{path} is not the file that was recorded: expected SHA-256 {checksum}, got {sha256(content)}."
+        )
+    return content
+
+
+def _check_schema(value: Any, schema: Any, path: Path, where: str) -> None:
+    if isinstance(schema, Mapping):
+        _check_schema(value, dict, path, where)
+        for key, inner in schema.items():
+            if key not in value:
+                raise UntrustedFileError(f"{path} has no key {key!r} in {where}.")
+            _check_schema(value[key], inner, path, repr(key))
+        return
+    types = schema if isinstance(schema, tuple) else (schema,)
+    admitted = (*types, int) if float in types else types
+    if not isinstance(value, admitted) or (isinstance(value, bool) and bool not in types):
+        names = " or ".join(t.__name__ for t in types)
+        raise UntrustedFileError(f"{path} must hold {names} in {where}. Got {type(value).__name__} instead.")
+
+
+def _sync_directory(directory: Path) -> None:
+    """Flush the rename itself, where the system lets one open a directory."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY)
+    except OSError:  # Windows
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
