@@ -38,4 +38,4 @@ class UntrustedFileError(ValueError):
 
 
 class DivergedError(RuntimeError):
-    """The loss or the weights of a network became NaN or infinite while it trained."""
+    """A loss, weights or a trajectory became NaN or infinite."""

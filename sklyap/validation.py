@@ -20,6 +20,7 @@ __all__ = [
     "check_sequences",
     "floor_exponents",
     "resolve_device",
+    "seed_from",
 ]
 
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
@@ -186,9 +187,7 @@ def check_networks(networks: Any, *, name: str = "X", caller: str | None = None)
     if isinstance(networks, str | bytes):
         raise TypeError(f"{owner}. Got a string instead.")
     if isinstance(networks, np.ndarray) and (networks.dtype != object or networks.ndim != 1):
-        raise ValueError(
-            f"{owner}. Got an array of dtype {networks.dtype} and shape {networks.shape} instead."
-        )
+        raise ValueError(f"{owner}. Got an array of dtype {networks.dtype} and shape {networks.shape} instead.")
     if len(networks) == 0:
         raise ValueError(f"{owner}. Got an empty one.")
     return list(networks)
@@ -221,7 +220,16 @@ def floor_exponents(spectra: np.ndarray) -> np.ndarray:
     infinite = np.isneginf(spectra)
     if not infinite.any():
         return spectra
-    lowest = np.where(infinite, np.inf, spectra).min(
-        axis=-1, keepdims=True, initial=np.log(np.finfo(float).eps)
-    )
+    lowest = np.where(infinite, np.inf, spectra).min(axis=-1, keepdims=True, initial=np.log(np.finfo(float).eps))
     return np.where(infinite, lowest, spectra)
+
+
+def seed_from(random_state: Any, *, name: str = "random_state") -> int:
+    """Return a seed: `random_state` itself, a draw from a numpy generator, or 0 for None."""
+    if random_state is None:
+        return 0
+    if isinstance(random_state, np.random.RandomState):
+        return int(random_state.randint(2**31 - 1))
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(2**31 - 1))
+    return check_int(random_state, name, low=0)

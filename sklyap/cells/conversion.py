@@ -98,14 +98,12 @@ def _walk(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
 
 
 def _find_layer(module: nn.Module, layer: str | None) -> tuple[str, nn.Module]:
-    found = list(dict((id(m), (n, m)) for n, m in _walk(module)).values())
+    found = list({id(m): (n, m) for n, m in _walk(module)}.values())
     listed = ", ".join(f"{name!r} ({type(m).__name__})" for name, m in found)
     if layer is not None:
         chosen = [(name, m) for name, m in found if name == layer]
         if not chosen:
-            raise ValueError(
-                f"The 'layer' parameter must name one of {listed or 'no layers'}. Got {layer!r} instead."
-            )
+            raise ValueError(f"The 'layer' parameter must name one of {listed or 'no layers'}. Got {layer!r} instead.")
         return chosen[0]
     if not found:
         children = ", ".join(type(m).__name__ for m in module.children()) or "nothing"

@@ -25,9 +25,7 @@ class ElmanCell(GatedCell):
     Elman, J. L. (1990). Finding structure in time. Cognitive Science 14.
     """
 
-    def __init__(
-        self, n_inputs: int, hidden_size: int, *, nonlinearity: str = "tanh", bias: bool = True
-    ) -> None:
+    def __init__(self, n_inputs: int, hidden_size: int, *, nonlinearity: str = "tanh", bias: bool = True) -> None:
         self.nonlinearity = check_choice(nonlinearity, "nonlinearity", ["tanh", "relu"], caller="ElmanCell")
         super().__init__(n_inputs, hidden_size, bias=bias)
 

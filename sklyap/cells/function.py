@@ -62,17 +62,13 @@ class FunctionCell(RecurrentCell):
             raise TypeError(f"The 'step' parameter of FunctionCell must be callable. Got {step!r} instead.")
         self._step = step
         self.state_size = check_int(state_size, "state_size", low=1, caller="FunctionCell")
-        self.n_inputs = (
-            None if n_inputs is None else check_int(n_inputs, "n_inputs", low=1, caller="FunctionCell")
-        )
+        self.n_inputs = None if n_inputs is None else check_int(n_inputs, "n_inputs", low=1, caller="FunctionCell")
         self.output_size = (
             self.state_size
             if output_size is None
             else check_int(output_size, "output_size", low=1, high=self.state_size, caller="FunctionCell")
         )
-        self._start = (
-            initial_state if initial_state is None or callable(initial_state) else self._rows(initial_state)
-        )
+        self._start = initial_state if initial_state is None or callable(initial_state) else self._rows(initial_state)
         # The buffer follows .to(dtype, device), so initial states have the right ones.
         self.register_buffer("_like", torch.empty(0, dtype=torch.float64), persistent=False)
 
@@ -91,7 +87,10 @@ class FunctionCell(RecurrentCell):
         return len(self._start) if isinstance(self._start, Tensor) and self._start.ndim == 2 else 1
 
     def step(self, s: Tensor, x: Tensor | None) -> Tensor:
-        return self._step(s, x)
+        # Users write for (n_sequences, state_size); a whole trajectory is one long batch to them.
+        batch = s.shape[:-1]
+        s_next = self._step(s.reshape(-1, s.shape[-1]), None if x is None else x.reshape(-1, x.shape[-1]))
+        return s_next.reshape(*batch, self.state_size)
 
     def initial_state(self, n: int) -> Tensor:
         if callable(self._start):
@@ -105,9 +104,7 @@ class FunctionCell(RecurrentCell):
             start = self._start.expand(n, self.state_size)
         elif self.n_inputs is None:
             generator = torch.Generator().manual_seed(0)
-            start = _DEFAULT_SPREAD * torch.randn(
-                n, self.state_size, generator=generator, dtype=torch.float64
-            )
+            start = _DEFAULT_SPREAD * torch.randn(n, self.state_size, generator=generator, dtype=torch.float64)
         else:
             start = torch.zeros(n, self.state_size)
         return start.to(self._like)

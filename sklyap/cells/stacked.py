@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -40,9 +41,7 @@ class StackedLinearization(Linearization):
         return self.push(eye.expand(*first.shape[:-2], N, N))
 
     def __getitem__(self, index: int | slice) -> StackedLinearization:
-        return StackedLinearization(
-            tuple(layer[index] for layer in self.layers), self.sizes, self.output_sizes
-        )
+        return StackedLinearization(tuple(layer[index] for layer in self.layers), self.sizes, self.output_sizes)
 
 
 class StackedCell(RecurrentCell):
@@ -59,7 +58,7 @@ class StackedCell(RecurrentCell):
     def __init__(self, cells: Sequence[RecurrentCell], *, dropout: float = 0.0) -> None:
         super().__init__()
         cells = [leaf for cell in cells for leaf in (cell.cells if isinstance(cell, StackedCell) else [cell])]
-        for below, above in zip(cells, cells[1:], strict=False):
+        for below, above in pairwise(cells):
             if above.n_inputs != below.output_size:
                 raise ValueError(
                     f"The 'cells' parameter of StackedCell must chain: a cell with {below.output_size} outputs "

@@ -1,0 +1,128 @@
+"""Batched QR factorisations with a positive diagonal, and the monitor of what they resolve."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sklyap.validation import check_choice
+
+__all__ = ["METHODS", "log_range", "orthonormalize", "random_bases", "strain"]
+
+METHODS = ("auto", "householder", "cholesky")
+
+_NOT_NEARLY_ORTHONORMAL = 0.5
+"""How far the Gram matrix may be from the identity after one Cholesky pass for the second to be exact."""
+
+
+def orthonormalize(Z: Tensor, method: str = "auto") -> tuple[Tensor, Tensor]:
+    """Factor ``Z = Q R`` with orthonormal columns Q and upper-triangular R, diag R >= 0.
+
+    Parameters
+    ----------
+    Z : Tensor of shape (*batch, n, k)
+        With k <= n.
+    method : {"auto", "householder", "cholesky"}
+        "cholesky" is CholeskyQR2 on columns scaled to unit length: two passes of Gram matrix, Cholesky
+        factor and triangular solve, all of them matrix products; elements of the batch that are too
+        ill-conditioned for it fall back to Householder. "auto" is Householder on the CPU and Cholesky on
+        a GPU, where batched Householder QR is slow.
+
+    Returns
+    -------
+    Q : Tensor of shape (*batch, n, k)
+    R : Tensor of shape (*batch, k, k)
+
+    References
+    ----------
+    Yamamoto, Y., Nakatsukasa, Y., Yanagisawa, Y. and Fukaya, T. (2015). Roundoff error analysis of the
+    CholeskyQR2 algorithm. ETNA 44.
+
+    Examples
+    --------
+    >>> import torch
+    >>> Q, R = orthonormalize(torch.tensor([[3.0, 1.0], [4.0, 2.0]], dtype=torch.float64))
+    >>> R
+    tensor([[5.0000, 2.2000],
+            [0.0000, 0.4000]], dtype=torch.float64)
+    """
+    check_choice(method, "orthonormalizer", METHODS)
+    if Z.shape[-1] > Z.shape[-2]:
+        raise ValueError(f"The 'Z' parameter must have no more columns than rows. Got shape {tuple(Z.shape)} instead.")
+    if method == "cholesky" or (method == "auto" and Z.is_cuda):
+        return _cholesky_qr2(Z)
+    return _householder(Z)
+
+
+def _householder(Z: Tensor) -> tuple[Tensor, Tensor]:
+    Q, R = torch.linalg.qr(Z)
+    sign = torch.where(R.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(Z.dtype)
+    return Q * sign.unsqueeze(-2), R * sign.unsqueeze(-1)
+
+
+def _cholesky_qr2(Z: Tensor) -> tuple[Tensor, Tensor]:
+    # Columns of Z are graded over many orders of magnitude; scaled to unit length, Cholesky does not mind.
+    scale = torch.linalg.vector_norm(Z, dim=-2)
+    usable = torch.isfinite(scale) & (scale > 0)
+    Q, R1, fine1 = _cholesky_pass(Z / torch.where(usable, scale, 1.0).unsqueeze(-2))
+    gram = Q.mT @ Q
+    gram.diagonal(dim1=-2, dim2=-1).sub_(1)
+    fine2 = torch.linalg.matrix_norm(gram, ord="fro") < _NOT_NEARLY_ORTHONORMAL
+    Q, R2, fine3 = _cholesky_pass(Q)
+    R = (R2 @ R1) * scale.unsqueeze(-2)
+    bad = ~(usable.all(-1) & fine1 & fine2 & fine3)
+    if bool(bad.any()):
+        Q[bad], R[bad] = _householder(Z[bad])
+    return Q, R
+
+
+def _cholesky_pass(Z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return Q, R and whether the factorisation went through, per element of the batch."""
+    L, info = torch.linalg.cholesky_ex(Z.mT @ Z)
+    R = L.mT
+    return torch.linalg.solve_triangular(R, Z, upper=True, left=False), R, info == 0
+
+
+def strain(R: Tensor) -> Tensor:
+    """Return how much the factor spreads, ``ln max|R| - ln R_ii`` (*batch, k), in nats.
+
+    Multiplied up over steps, column i of the tangent basis keeps about ``exp(-strain_i)`` of itself
+    against the leading directions, so that R_ii carries a relative error of about ``ε exp(strain_i)``.
+    Infinite where R_ii is zero.
+    """
+    diagonal = R.diagonal(dim1=-2, dim2=-1)
+    spread = R.abs().amax((-2, -1)).log().unsqueeze(-1) - diagonal.log()
+    return spread.masked_fill(diagonal <= 0, math.inf)
+
+
+def random_bases(
+    n: int,
+    k: int,
+    seed: int,
+    indices: Sequence[int],
+    *,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Return k orthonormal columns for each sequence of `indices`, uniformly distributed (len(indices), n, k).
+
+    A basis depends on `seed` and the sequence's own index, not on its batch, dtype or device; its first
+    columns do not depend on k, so a truncated basis is the leading part of the full one.
+    """
+    return torch.stack([_random_basis(n, k, seed, index) for index in indices]).to(dtype=dtype, device=device)
+
+
+def _random_basis(n: int, k: int, seed: int, index: int) -> Tensor:
+    word = np.random.SeedSequence(entropy=seed, spawn_key=(index,)).generate_state(1, np.uint64)[0]
+    generator = torch.Generator().manual_seed(int(word) >> 1)
+    columns = torch.randn(k, n, generator=generator, dtype=torch.float64).mT
+    return orthonormalize(columns, "householder")[0]
+
+
+def log_range(dtype: torch.dtype) -> float:
+    """Return how far (in nats) a product may grow or shrink without overflow or underflow, with room to spare."""
+    return math.log(torch.finfo(dtype).max) / 2

@@ -1,0 +1,262 @@
+"""The QR iteration: a state and its tangent basis carried along sequences, block by block.
+
+Everything that reads a network's dynamics (the spectrum, covariant vectors, gradients) consumes the
+blocks of :func:`qr_iteration`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sklyap.cells import Linearization, RecurrentCell
+from sklyap.exceptions import DivergedError
+from sklyap.orthonormalize import log_range, orthonormalize, strain
+
+__all__ = ["QRBlock", "flushed_denormals", "qr_iteration", "strain_budget", "tangent_size", "trajectory"]
+
+_CHUNK_STEPS = 64
+_CHUNK_BYTES = 16 * 2**20
+_LONGEST_INTERVAL = 64
+_AIM = 0.8
+"""Share of the strain budget that the next block is planned for; the rest is room for a worse block."""
+
+
+@dataclass(frozen=True)
+class QRBlock:
+    """Some steps between two orthonormalisations: ``J_{stop-1} … J_start Q_start = Q R``.
+
+    Attributes
+    ----------
+    start, stop : int
+        Steps covered, ``start <= t < stop``.
+    Q : Tensor of shape (n_active, state_size, k)
+        The basis after the block. Sequences that have ended drop out at the end of the batch.
+    R : Tensor of shape (n_active, k, k)
+        Upper triangular.
+    log_growth : Tensor of shape (n_active, k)
+        ln diag R, in nats over the whole block; -inf where a direction is annihilated.
+    state : Tensor of shape (n_active, state_size)
+        The state after the block.
+    strain : float
+        The largest spread of R over sequences and resolved directions, see
+        :func:`sklyap.orthonormalize.strain`.
+    """
+
+    start: int
+    stop: int
+    Q: Tensor
+    R: Tensor
+    log_growth: Tensor
+    state: Tensor
+    strain: float
+
+
+def tangent_size(cell: RecurrentCell, state: str) -> int:
+    """Return the dimension of the tangent space that ``state="full"`` or ``state="hidden"`` looks at."""
+    return cell.state_size if state == "full" else cell.hidden_state_size
+
+
+def trajectory(cell: RecurrentCell, s: Tensor, x: Tensor | None, n_steps: int) -> Tensor:
+    """Return the states (n_steps + 1, n_sequences, state_size) from `s` on, driven by x (n_sequences, n_steps, ·).
+
+    Raises
+    ------
+    DivergedError
+        If a state is not finite, naming the sequence and the step.
+    """
+    states = [s]
+    for t in range(n_steps):
+        states.append(cell.step(states[-1], None if x is None else x[:, t]))
+    return torch.stack(states)
+
+
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Flush denormal numbers to zero, which contracting networks fill their basis with and CPUs are slow on."""
+    tiny = torch.tensor([torch.finfo(torch.float64).tiny], dtype=torch.float64)
+    before = bool((tiny / 4 == 0).item())
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
+
+
+def strain_budget(dtype: torch.dtype) -> float:
+    """Return the strain up to which half the digits remain: ``½ ln(1/ε)``, 18 in float64 and 8 in float32."""
+    return -0.5 * math.log(torch.finfo(dtype).eps)
+
+
+class _Interval:
+    """How many steps the next block may have: fixed, or planned from the strain of the blocks so far."""
+
+    def __init__(self, qr_interval: int | str, dtype: torch.dtype) -> None:
+        self.fixed = qr_interval != "auto"
+        self.length = int(qr_interval) if self.fixed else 1
+        self._budget = strain_budget(dtype)
+        self._range = log_range(dtype)
+        self._rate = 0.0
+        self._longest = _LONGEST_INTERVAL
+
+    def single_steps(self) -> None:
+        """Plan single steps from now on: over longer blocks, annihilated directions look like lost digits."""
+        self._longest = 1
+
+    def accepts(self, length: int, block_strain: float, growth: float) -> bool:
+        """Tell whether a block of `length` steps kept its digits; plan the next one."""
+        load = max(block_strain / self._budget, growth / self._range)
+        if self.fixed:
+            return True
+        if load > 1 and length > 1:
+            self._rate = max(self._rate, load / length)
+            self.length = length // 2
+            return False
+        # Recent blocks count most: the plan follows the run, and a plan too long is redone in halves.
+        self._rate = max(load / length, 0.97 * self._rate)
+        planned = _AIM / self._rate if self._rate > 0 else math.inf
+        self.length = int(min(max(planned, 1), 2 * length + 1, self._longest))
+        return True
+
+
+def qr_iteration(
+    cell: RecurrentCell,
+    x: Tensor | int,
+    *,
+    Q: Tensor,
+    s: Tensor | None = None,
+    lengths: Sequence[int] | None = None,
+    qr_interval: int | str = "auto",
+    orthonormalizer: str = "auto",
+    state: str = "full",
+    breakpoints: Iterable[int] = (),
+) -> Iterator[QRBlock]:
+    """Carry state and tangent basis along sequences and yield one block per QR factorisation.
+
+    Parameters
+    ----------
+    cell : RecurrentCell
+    x : Tensor of shape (n_sequences, n_steps, n_inputs), or int
+        Inputs, or the number of steps of an autonomous cell.
+    Q : Tensor of shape (n_sequences, N, k)
+        Orthonormal start of the basis; N is ``tangent_size(cell, state)``.
+    s : Tensor of shape (n_sequences, state_size), optional
+        Initial state; by default the cell's own.
+    lengths : sequence of int, optional
+        Steps of each sequence, in descending order, where `x` is padded.
+    qr_interval : int or "auto"
+        Steps between factorisations. "auto" plans every block from the strain measured so far and
+        repeats in halves a block that turns out to have lost more than half of its digits.
+    orthonormalizer : {"auto", "householder", "cholesky"}
+    state : {"full", "hidden"}
+    breakpoints : iterable of int
+        Steps at which a block must end.
+
+    Yields
+    ------
+    QRBlock
+        In order of time, covering all steps.
+
+    Raises
+    ------
+    DivergedError
+        If the trajectory or the basis is not finite, naming the sequence and the step.
+    """
+    n_steps = x if isinstance(x, int) else x.shape[1]
+    inputs = None if isinstance(x, int) else x
+    s = cell.initial_state(Q.shape[0]) if s is None else s
+    lengths = [n_steps] * Q.shape[0] if lengths is None else lengths
+    stops = sorted({t for t in (*breakpoints, *lengths) if 0 < t <= n_steps})
+    interval = _Interval(qr_interval, Q.dtype)
+    start = 0
+    for stop in stops:
+        while start < stop:
+            n = sum(length > start for length in lengths)
+            Q, s = Q[:n], s[:n]
+            # A whole number of blocks, so that the end of a chunk does not cut one short.
+            end = min(stop, start + interval.length * max(1, _CHUNK_STEPS // interval.length))
+            chunk = None if inputs is None else inputs[:n, start:end]
+            states = trajectory(cell, s, chunk, end - start)
+            _check_finite(states, "state", start)
+            along = _Folded(_linearize(cell, states[:-1], chunk, state), Q)
+            for block in _blocks(along, states, Q, start, interval, orthonormalizer):
+                yield block
+                Q = block.Q
+            s, start = states[-1], end
+
+
+def _linearize(cell: RecurrentCell, states: Tensor, x: Tensor | None, state: str) -> Linearization:
+    method = cell.linearize if state == "full" else cell.hidden_linearization
+    return method(states, None if x is None else x.transpose(0, 1))
+
+
+class _Folded:
+    """A linearization folded a few steps at a time, so that memory does not grow with the chunk."""
+
+    def __init__(self, linearization: Linearization, Q: Tensor) -> None:
+        n, N, self._k = Q.shape
+        self._linearization = linearization
+        self._width = max(1, _CHUNK_BYTES // (n * N * N * Q.element_size()))
+        self._first = self._last = 0
+        self._part = linearization
+
+    def __getitem__(self, t: int) -> Linearization:
+        if not self._first <= t < self._last:
+            self._first, self._last = t, t + self._width
+            self._part = self._linearization[t : t + self._width].fold(self._k, inputs=False)
+        return self._part[t - self._first]
+
+
+def _blocks(
+    along: _Folded, states: Tensor, Q: Tensor, offset: int, interval: _Interval, orthonormalizer: str
+) -> Iterator[QRBlock]:
+    """Yield the blocks of one chunk; step t of the chunk is step ``offset + t`` of the sequence."""
+    t, end = 0, len(states) - 1
+    suspicious = -math.log(torch.finfo(Q.dtype).eps * Q.shape[-2])
+    while t < end:
+        length = min(interval.length, end - t)
+        Z = Q
+        for step in range(t, t + length):
+            Z = along[step].push(Z)
+        Q_next, R = orthonormalize(Z, orthonormalizer)
+        log_growth = R.diagonal(dim1=-2, dim2=-1).log()
+        spread = strain(R)
+        if length == 1 and bool((spread > suspicious).any()):
+            annihilated = R.diagonal(dim1=-2, dim2=-1) <= _rounding(along[t], Q)
+            log_growth = log_growth.masked_fill(annihilated, -math.inf)
+            spread = spread.masked_fill(annihilated, 0.0)
+            if bool(annihilated.any()):
+                interval.single_steps()
+        worst = float(spread.max())
+        if not math.isfinite(worst) and not bool(torch.isfinite(R).all()):
+            _check_finite(R.unsqueeze(0), "tangent basis", offset + t)
+        growth = float(log_growth.masked_fill(log_growth == -math.inf, 0.0).abs().max())
+        if not interval.accepts(length, worst, growth):
+            continue
+        yield QRBlock(offset + t, offset + t + length, Q_next, R, log_growth, states[t + length], worst)
+        Q, t = Q_next, t + length
+
+
+def _rounding(step: Linearization, Q: Tensor) -> Tensor:
+    """Return the rounding error (n, k) of the columns of ``J Q``: growth below it is none at all.
+
+    Measured on rank-deficient products of 8 to 512 dimensions, the diagonal of an annihilated direction
+    has a median of 1-3 and a maximum near 100 units of ε ‖|J| |q_i|‖, while directions that are merely
+    contracting stay above 80 units in float32. At 4 units a direction annihilated at every step is found
+    within a few steps and a contracting one is left alone.
+    """
+    return 4 * torch.finfo(Q.dtype).eps * torch.linalg.vector_norm(step.dense().abs() @ Q.abs(), dim=-2)
+
+
+def _check_finite(values: Tensor, what: str, offset: int) -> None:
+    """Raise if values (n_steps, n_sequences, ...) are not finite, naming where."""
+    if bool(torch.isfinite(values).all()):
+        return
+    finite = torch.isfinite(values).flatten(2).all(-1)
+    step, sequence = (int(i) for i in (~finite).nonzero()[0])
+    raise DivergedError(f"The {what} of sequence {sequence} is not finite at step {offset + step}.")
