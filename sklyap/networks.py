@@ -10,9 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from skorch import NeuralNet
-from skorch.callbacks import GradientNormClipping
-from skorch.history import History
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import train_test_split
@@ -20,6 +17,9 @@ from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import check_array, check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
+from skorch import NeuralNet
+from skorch.callbacks import GradientNormClipping
+from skorch.history import History
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -262,22 +262,17 @@ class _RecurrentEstimator(BaseEstimator):
             X = X.detach().cpu().numpy()
         if self.input_type == "tokens":
             return self._check_tokens(X, name, None if fresh else getattr(self, "n_inputs_", None))
-        options = {"dtype": np.float32, "input_name": name}
-        if np.ndim(X) != 3:
-            # scikit-learn's own checks; with one input per step its features are our steps.
-            if fresh or self._n_columns is not None:
-                X = validate_data(self, X, reset=fresh, **options)
-            else:
-                X = check_array(X, estimator=self, **options)
-            X = X[:, :, np.newaxis]
+        if (X.ndim if hasattr(X, "ndim") else np.asarray(X).ndim) == 3:
+            X = check_array(X, dtype=np.float32, allow_nd=True, input_name=name, estimator=self)
             if fresh:
-                self._n_columns = X.shape[1]
-        else:
-            X = check_array(X, allow_nd=True, estimator=self, **options)
-            if fresh:
-                self._n_columns = None
-                self.n_features_in_ = X.shape[2]
+                self._n_columns, self.n_features_in_ = None, X.shape[2]
                 vars(self).pop("feature_names_in_", None)
+        elif name == "X" and (fresh or self._n_columns is not None):
+            # A table, to scikit-learn: its features are our steps, and their number is fixed by fit.
+            X = validate_data(self, X, dtype=np.float32, reset=fresh)[:, :, np.newaxis]
+            self._n_columns = X.shape[1]
+        else:
+            X = check_array(X, dtype=np.float32, input_name=name, estimator=self)[:, :, np.newaxis]
         if 0 in X.shape:
             raise ValueError(f"The {name!r} parameter must not be empty. Got shape {X.shape} instead.")
         if not fresh and X.shape[2] != self.n_inputs_:
@@ -465,7 +460,8 @@ class RNNClassifier(ClassifierMixin, _RecurrentEstimator):
         -------
         ndarray of shape (n_sequences,), or (n_sequences, n_steps) with ``readout="all"``
         """
-        return self.classes_[self._collect(X, lambda logits: logits.argmax(-1))]
+        indices = self._collect(X, lambda logits: logits.argmax(-1))
+        return self.classes_[indices]
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return the accuracy, over all steps with ``readout="all"``.
