@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from sklyap.cells import FunctionCell, RecurrentCell
 from sklyap.validation import check_int, check_sequences
 
-__all__ = ["Drive"]
+__all__ = ["Drive", "SharedSequencesMixin"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Drive:
     @classmethod
     def of(cls, cell: RecurrentCell, sequences: Any) -> Drive:
         """Validate `sequences` and run them through the encoder of the cell, if it has one."""
+        if isinstance(sequences, Drive):
+            return sequences
         if cell.n_inputs is None:
             if isinstance(sequences, bool) or not isinstance(sequences, int | np.integer):
                 raise TypeError(
@@ -105,3 +108,19 @@ def _one_length_each(sequences: Any) -> list[Any]:
         return [s[None] for s in sequences]
     stack = torch.stack if isinstance(sequences[0], Tensor) else np.stack
     return [stack(sequences)]
+
+
+class SharedSequencesMixin:
+    """For estimators with a `sequences` parameter: clones share it instead of copying it.
+
+    A search clones its estimator hundreds of times; probe sequences are read only.
+    """
+
+    sequences: Any
+
+    def __sklearn_clone__(self) -> Any:
+        bare = copy.copy(self)
+        bare.sequences = None
+        twin = super(SharedSequencesMixin, bare).__sklearn_clone__()  # type: ignore[misc]
+        twin.sequences = self.sequences
+        return twin
