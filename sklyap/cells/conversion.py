@@ -18,7 +18,7 @@ from sklyap.cells.gru import GRUCell
 from sklyap.cells.lstm import LSTMCell
 from sklyap.cells.stacked import StackedCell
 
-__all__ = ["as_recurrent_cell"]
+__all__ = ["as_recurrent_cell", "find_layer", "module_of"]
 
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase, RecurrentCell)
 
@@ -55,8 +55,8 @@ def as_recurrent_cell(network: Any, *, layer: str | None = None) -> RecurrentCel
     >>> as_recurrent_cell(torch.nn.LSTM(3, 5)).state_size
     10
     """
-    module = _module_of(network)
-    name, found = _find_layer(module, layer)
+    module = module_of(network)
+    name, found = find_layer(module, layer)
     cell = _copy_layer(name, found)
     bad = [n for n, p in cell.named_parameters() if not bool(torch.isfinite(p).all())]
     if bad:
@@ -69,7 +69,7 @@ def as_recurrent_cell(network: Any, *, layer: str | None = None) -> RecurrentCel
     return cell
 
 
-def _module_of(network: Any) -> nn.Module:
+def module_of(network: Any) -> nn.Module:
     """Return the torch module inside an estimator (`net_`), a skorch net (`module_`), or the module itself."""
     if isinstance(network, nn.Module):
         return network
@@ -97,7 +97,8 @@ def _walk(module: nn.Module, name: str = "") -> Iterator[tuple[str, nn.Module]]:
         yield from _walk(child, f"{name}.{child_name}" if name else child_name)
 
 
-def _find_layer(module: nn.Module, layer: str | None) -> tuple[str, nn.Module]:
+def find_layer(module: nn.Module, layer: str | None = None) -> tuple[str, nn.Module]:
+    """Return the one recurrent layer inside `module`, or the one called `layer`, and its name; or raise ValueError."""
     found = list({id(m): (n, m) for n, m in _walk(module)}.values())
     listed = ", ".join(f"{name!r} ({type(m).__name__})" for name, m in found)
     if layer is not None:
