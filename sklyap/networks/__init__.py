@@ -1,0 +1,7 @@
+"""Recurrent networks as scikit-learn estimators: thin shells that own a skorch net."""
+
+from sklyap.networks.classifier import RNNClassifier
+from sklyap.networks.modules import RecurrentNetwork
+from sklyap.networks.regressor import RNNRegressor
+
+__all__ = ["RNNClassifier", "RNNRegressor", "RecurrentNetwork"]

@@ -1,0 +1,439 @@
+"""What the RNN estimators share: parameters, checks of the data, the net, and their state as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_consistent_length, check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+from skorch.callbacks import GradientNormClipping
+from skorch.history import History
+from torch import Tensor, nn
+
+from sklyap.cells.initialization import initialize_
+from sklyap.networks.checks import OPTIMIZERS, check_parameters, check_tokens, check_values, rank, to_numpy
+from sklyap.networks.modules import RecurrentNetwork
+from sklyap.networks.training import SequenceNet, batch_loader, check_net_params, derived_seed, isolated_rng
+from sklyap.validation import check_int, resolve_device
+
+__all__ = ["RecurrentEstimator"]
+
+_CLIP = "callbacks__gradient_clip__gradient_clip_value"
+# What may change between two calls that train the same net.
+_CHANGEABLE = ("lr", "max_epochs", "batch_size", "verbose", _CLIP)
+
+
+class RecurrentEstimator(BaseEstimator):
+    """Base of RNNClassifier and RNNRegressor, which say what a target is."""
+
+    _criterion: type[nn.Module]
+
+    def __init__(
+        self,
+        cell="lstm",
+        hidden_size=64,
+        num_layers=1,
+        *,
+        nonlinearity="tanh",
+        bias=True,
+        dropout=0.0,
+        init="default",
+        init_scale=None,
+        cell_params=None,
+        input_type="values",
+        n_tokens=None,
+        embedding_dim=None,
+        readout="last",
+        max_epochs=10,
+        lr=1e-3,
+        batch_size=64,
+        optimizer="adam",
+        gradient_clip=None,
+        validation_fraction=None,
+        callbacks=None,
+        net_params=None,
+        warm_start=False,
+        device="auto",
+        random_state=None,
+        verbose=0,
+    ):
+        self.cell = cell
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.nonlinearity = nonlinearity
+        self.bias = bias
+        self.dropout = dropout
+        self.init = init
+        self.init_scale = init_scale
+        self.cell_params = cell_params
+        self.input_type = input_type
+        self.n_tokens = n_tokens
+        self.embedding_dim = embedding_dim
+        self.readout = readout
+        self.max_epochs = max_epochs
+        self.lr = lr
+        self.batch_size = batch_size
+        self.optimizer = optimizer
+        self.gradient_clip = gradient_clip
+        self.validation_fraction = validation_fraction
+        self.callbacks = callbacks
+        self.net_params = net_params
+        self.warm_start = warm_start
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.target_tags.required = True
+        return tags
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "net_")
+
+    @property
+    def history_(self) -> History:
+        """Training record of skorch, one row per epoch."""
+        check_is_fitted(self)
+        return self.net_.history
+
+    def fit(self, X: ArrayLike, y: ArrayLike, X_val: ArrayLike | None = None, y_val: ArrayLike | None = None) -> Self:
+        """Train for `max_epochs` epochs, from new weights unless `warm_start` is set.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_sequences, n_steps, n_inputs) or (n_sequences, n_steps)
+            Sequences. Two dimensions are one input per step, or tokens with ``input_type="tokens"``.
+        y : array-like of shape (n_sequences,), or (n_sequences, n_steps) with ``readout="all"``
+            Targets. Those of a regression may have a last axis of several outputs.
+        X_val, y_val : array-like, optional
+            Validation data; they take the place of `validation_fraction`.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a parameter or the data are not as documented, before anything is trained.
+        DivergedError
+            If the loss or the weights become NaN or infinite. `net_` and `history_` stay for inspection.
+        """
+        fresh = not (self.warm_start and hasattr(self, "net_"))
+        return self._train(X, y, X_val, y_val, fresh=fresh)
+
+    def export_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return the fitted state as plain data, fit for safetensors and JSON.
+
+        Returns
+        -------
+        tensors : dict of str to Tensor
+            Weights and buffers, copied to the CPU.
+        attributes : dict
+            Everything else that `restore_state` needs, and the history without its batches. The state of
+            the optimizer is not kept.
+        """
+        check_is_fitted(self)
+        tensors = {name: t.detach().cpu().clone() for name, t in self.net_.network.state_dict().items()}
+        names = getattr(self, "feature_names_in_", None)
+        attributes = {
+            "estimator": type(self).__name__,
+            "architecture": _plain(self._architecture()),
+            "targets": self._export_targets(),
+            "n_columns": self._n_columns,
+            "feature_names": None if names is None else names.tolist(),
+            "seed": self.seed_,
+            "history": [_plain({k: v for k, v in row.items() if k != "batches"}) for row in self.history_],
+        }
+        return tensors, attributes
+
+    def restore_state(self, tensors: dict[str, Tensor], attributes: dict[str, Any]) -> Self:
+        """Become the fitted estimator whose state was exported.
+
+        Parameters
+        ----------
+        tensors, attributes : dict
+            From `export_state` of an estimator with the same architecture parameters. Nothing in them is
+            executed; a `cell` given as a class is taken from this estimator.
+
+        Returns
+        -------
+        self
+            It predicts as the exported one did, and goes on training (`warm_start`, `partial_fit`) with
+            a new optimizer.
+
+        Raises
+        ------
+        ValueError
+            If the state is malformed, or that of another kind of estimator or architecture.
+        """
+        check_parameters(self)
+        vars(self).pop("net_", None)
+        who = type(self).__name__
+        try:
+            if attributes["estimator"] != who:
+                raise ValueError(f"it is that of a {attributes['estimator']!s:.50}")
+            self._restore_sizes(attributes)
+            for name, value in _plain(self._architecture()).items():
+                if attributes["architecture"][name] != value:
+                    raise ValueError(f"it has {name}={attributes['architecture'][name]!r}, and not {value!r}")
+            history = [{**row, "batches": []} for row in attributes["history"]]
+            net = self._new_net(self._net_options())
+            net.network.load_state_dict(tensors)
+        except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+            reason = f"it has no {error}" if isinstance(error, KeyError) else error
+            raise ValueError(f"The state is not one that this {who} can take: {reason}.") from error
+        net.history.extend(history)
+        self.net_ = net
+        return self
+
+    def _restore_sizes(self, attributes: Mapping[str, Any]) -> None:
+        self.seed_ = check_int(attributes["seed"], "seed", low=0)
+        self.n_inputs_ = check_int(attributes["architecture"]["n_inputs"], "n_inputs", low=1)
+        self._n_columns = attributes["n_columns"]
+        if self._n_columns is not None:
+            check_int(self._n_columns, "n_columns", low=1)
+        n_features = None if self.input_type == "tokens" else self._n_columns or self.n_inputs_
+        self._set_features(n_features, attributes["feature_names"])
+        self._restore_targets(attributes["targets"])
+
+    # Training
+
+    def _train(self, X, y, X_val=None, y_val=None, *, fresh, epochs=None, classes=None):
+        check_parameters(self)
+        X, y = self._check_data(X, y, fresh=fresh)
+        valid = self._check_valid_data(X_val, y_val, X, fresh=fresh)
+        if fresh:
+            self._learn_inputs([X] if valid is None else [X, valid[0]])
+            self._learn_targets([y] if valid is None else [y, valid[1]], classes)
+            self.seed_ = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        data = _tensor(X), self._encode(y, "y")
+        if valid is not None:
+            valid = _tensor(valid[0]), self._encode(valid[1], "y_val")
+        elif self.validation_fraction is not None:
+            data, valid = self._split(*data)
+        options = self._net_options()
+        if fresh:
+            self.net_ = self._new_net(options, drive=data[0])
+        else:
+            self._go_on_with(options)
+        with self._isolated_rng():
+            self.net_.train(*data, valid, epochs=self.net_.max_epochs if epochs is None else epochs)
+        return self
+
+    def _split(self, X: Tensor, y: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Split off validation data, the same in every call on the same data."""
+        options = {"test_size": self.validation_fraction, "random_state": self.seed_}
+        rows = np.arange(len(X))
+        try:
+            train, valid = train_test_split(rows, stratify=self._strata(y), **options)
+        except ValueError:  # classes too small to be on both sides
+            train, valid = train_test_split(rows, **options)
+        return (X[train], y[train]), (X[valid], y[valid])
+
+    def _architecture(self) -> dict[str, Any]:
+        return {
+            "cell": self.cell,
+            "n_inputs": self.n_inputs_,
+            "hidden_size": int(self.hidden_size),
+            "num_layers": int(self.num_layers),
+            "n_outputs": self._width(),
+            "nonlinearity": self.nonlinearity,
+            "bias": bool(self.bias),
+            "dropout": float(self.dropout),
+            "cell_params": self.cell_params,
+            "tokens": self.input_type == "tokens",
+            "embedding_dim": self.embedding_dim,
+            "readout": self.readout,
+        }
+
+    def _net_options(self) -> dict[str, Any]:
+        """Return the arguments of the skorch net; what `net_params` says goes."""
+        own_callbacks = [*self._metrics(), ("gradient_clip", GradientNormClipping())]
+        options = {
+            "module": RecurrentNetwork,
+            **{f"module__{name}": value for name, value in self._architecture().items()},
+            "criterion": self._criterion,
+            "optimizer": OPTIMIZERS[self.optimizer] if isinstance(self.optimizer, str) else self.optimizer,
+            "lr": self.lr,
+            "max_epochs": self.max_epochs,
+            "batch_size": self.batch_size,
+            "iterator_train": batch_loader,
+            "iterator_train__shuffle": True,
+            "iterator_valid": batch_loader,
+            "train_split": None,
+            "callbacks": [*own_callbacks, *(self.callbacks or [])],
+            _CLIP: self.gradient_clip,
+            "verbose": self.verbose,
+            "device": str(resolve_device(self.device)),
+            "seed": self.seed_,
+        } | (self.net_params or {})
+        check_net_params(self.net_params or {}, options, type(self).__name__)
+        return options
+
+    def _new_net(self, options: dict[str, Any], drive: Tensor | None = None) -> SequenceNet:
+        """Return an initialized net; with `drive`, training data, its recurrent weights follow `init`."""
+        with isolated_rng(torch.device(options["device"]), derived_seed(self.seed_, 0)):
+            net = SequenceNet(**options).initialize()
+            if drive is not None:
+                with torch.no_grad():
+                    inputs = net.network.encoder(drive[:8].to(net.device))
+                initialize_(net.network.recurrent, self.init, self.init_scale, drive=inputs)
+        return net
+
+    def _go_on_with(self, options: dict[str, Any]) -> None:
+        """Give the net the options that may change on the way, and refuse a change of any other."""
+        fitted = self.net_.get_params(deep=False)
+        for name, value in options.items():
+            if name == "callbacks" or fitted[name] == value:
+                continue
+            if name not in _CHANGEABLE:
+                raise ValueError(
+                    f"{type(self).__name__} can't go on training with another {name.removeprefix('module__')}: it "
+                    f"was fitted with {fitted[name]!r}. Got {value!r}; fit with warm_start=False."
+                )
+            self.net_.set_params(**{name: value})
+
+    def _isolated_rng(self):
+        return isolated_rng(torch.device(self.net_.device), derived_seed(self.seed_, 0))
+
+    def _collect(self, X: ArrayLike, function: Callable[[Tensor], Tensor]) -> NDArray:
+        """Return ``function(outputs)`` of all batches of X, one after the other."""
+        check_is_fitted(self)
+        X = _tensor(self._check_X(X, fresh=False))
+        with self._isolated_rng():
+            return np.concatenate([function(outputs).numpy() for outputs in self.net_.outputs(X)])
+
+    # Inputs
+
+    def _check_data(self, X: Any, y: Any, *, fresh: bool) -> tuple[NDArray, NDArray]:
+        if y is None:
+            raise ValueError(f"This {type(self).__name__} estimator requires y to be passed, but the target y is None.")
+        X, y = self._check_X(X, fresh=fresh), self._check_y(y, "y")
+        self._check_lengths(X, y, "y")
+        return X, y
+
+    def _check_valid_data(self, X_val: Any, y_val: Any, X: NDArray, *, fresh: bool) -> tuple[NDArray, NDArray] | None:
+        if (X_val is None) != (y_val is None):
+            raise ValueError("The 'X_val' and 'y_val' parameters must be given together. Got only one of them.")
+        if X_val is None:
+            return None
+        if (self.net_params or {}).get("train_split"):
+            raise ValueError("The 'X_val' parameter and net_params['train_split'] exclude each other. Got both.")
+        X_val, y_val = to_numpy(X_val), self._check_y(y_val, "y_val")
+        if self.input_type == "tokens":
+            n_tokens = self.n_tokens if fresh else self.n_inputs_
+            X_val = check_tokens(X_val, "X_val", n_tokens, type(self).__name__)
+        else:
+            X_val = check_values(X_val, "X_val", self)
+            if X_val.shape[2] != X.shape[2]:
+                raise ValueError(f"X_val has {X_val.shape[2]} inputs per step, but X has {X.shape[2]}.")
+        self._check_lengths(X_val, y_val, "y_val")
+        return X_val, y_val
+
+    def _check_lengths(self, X: NDArray, y: NDArray, name: str) -> None:
+        check_consistent_length(X, y)
+        if self.readout == "all" and y.shape[:2] != X.shape[:2]:
+            raise ValueError(
+                f"The {name!r} parameter of {type(self).__name__} must hold a target at every step, shape "
+                f"{X.shape[:2]}, with readout='all'. Got shape {y.shape} instead."
+            )
+
+    def _check_X(self, X: Any, *, fresh: bool) -> NDArray:
+        """Return float32 (n_sequences, n_steps, n_inputs), or int64 tokens (n_sequences, n_steps)."""
+        X, who = to_numpy(X), type(self).__name__
+        if self.input_type == "tokens":
+            X = check_tokens(X, "X", self.n_tokens if fresh else self.n_inputs_, who)
+            if fresh:
+                self._n_columns = None
+                self._set_features(None)
+            return X
+        table = rank(X) <= 2
+        if table and (fresh or self._n_columns is not None):
+            # To scikit-learn our steps are its features: their number and names are checked and recorded.
+            X = validate_data(self, X, dtype=np.float32, reset=fresh)
+        X = check_values(X, "X", self)
+        if fresh:
+            self._n_columns = X.shape[1] if table else None
+            if not table:
+                self._set_features(X.shape[2])
+        elif X.shape[2] != self.n_inputs_:
+            raise ValueError(f"X has {X.shape[2]} inputs per step, but {who} was fitted with {self.n_inputs_}.")
+        return X
+
+    def _set_features(self, n_features: int | None, names: list[str] | None = None) -> None:
+        """Record what scikit-learn calls features: columns of a table, inputs per step otherwise, never tokens."""
+        for attribute in ("n_features_in_", "feature_names_in_"):
+            vars(self).pop(attribute, None)
+        if n_features is not None:
+            self.n_features_in_ = n_features
+        if names is not None:
+            if not all(isinstance(name, str) for name in names) or len(names) != n_features:
+                raise ValueError(f"it has feature names {names!r:.80} for {n_features} features")
+            self.feature_names_in_ = np.array(names, dtype=object)
+
+    def _learn_inputs(self, Xs: list[NDArray]) -> None:
+        if self.input_type == "tokens":
+            self.n_inputs_ = int(self.n_tokens or 1 + max(X.max() for X in Xs))
+        else:
+            self.n_inputs_ = Xs[0].shape[2]
+
+    # Targets, which subclasses define
+
+    def _check_y(self, y: Any, name: str) -> NDArray:
+        """Return targets as an array whose first axes are sequences and, with ``readout="all"``, steps."""
+        raise NotImplementedError
+
+    def _learn_targets(self, ys: list[NDArray], classes: ArrayLike | None) -> None:
+        """Set the attributes that say what targets are, from all that `fit` was given."""
+        raise NotImplementedError
+
+    def _encode(self, y: NDArray, name: str) -> Tensor:
+        """Return what the criterion compares outputs with."""
+        raise NotImplementedError
+
+    def _export_targets(self) -> dict[str, Any]:
+        """Return what `_learn_targets` set, as plain data."""
+        raise NotImplementedError
+
+    def _restore_targets(self, state: Mapping[str, Any]) -> None:
+        raise NotImplementedError
+
+    def _width(self) -> int:
+        """Return the number of outputs."""
+        raise NotImplementedError
+
+    def _strata(self, y: Tensor) -> Tensor | None:
+        """Return what a split into training and validation data keeps in proportion."""
+        return None
+
+    def _metrics(self) -> list[tuple[str, Any]]:
+        """Return callbacks that record more than the losses."""
+        return []
+
+
+def _tensor(array: NDArray) -> Tensor:
+    # torch warns about read-only memory, though nothing here writes to it; np.require copies such arrays.
+    return torch.from_numpy(np.require(array, requirements="CW"))
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` as JSON would bring it back; classes by their name, other objects by that of their type."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, bool | int | float | str | None):
+        return value
+    kind = value if isinstance(value, type) else type(value)
+    return f"{kind.__module__}.{kind.__qualname__}"

@@ -1,0 +1,161 @@
+"""Checks of the RNN estimators' parameters and data, before anything is trained."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.utils import check_array
+from torch import Tensor
+
+from sklyap.cells import CELLS, RecurrentCell
+from sklyap.cells.initialization import INITIALIZERS
+from sklyap.networks.training import suggestion
+from sklyap.validation import check_choice, check_int, check_real
+
+__all__ = ["OPTIMIZERS", "check_parameters", "check_tokens", "check_values", "rank", "to_numpy"]
+
+OPTIMIZERS = {
+    "adam": torch.optim.Adam,
+    "sgd": torch.optim.SGD,
+    "adamw": torch.optim.AdamW,
+    "rmsprop": torch.optim.RMSprop,
+}
+
+
+def check_parameters(estimator: Any) -> None:
+    """Raise ValueError or TypeError for the first constructor parameter of an RNN estimator that can't be."""
+    who = type(estimator).__name__
+    for name in ("hidden_size", "num_layers", "batch_size"):
+        check_int(getattr(estimator, name), name, low=1, caller=who)
+    check_int(estimator.max_epochs, "max_epochs", low=0, caller=who)
+    check_real(estimator.lr, "lr", low=0.0, caller=who)
+    check_real(estimator.dropout, "dropout", low=0.0, high=1.0, caller=who)
+    for name in ("init_scale", "gradient_clip"):
+        if getattr(estimator, name) is not None:
+            check_real(getattr(estimator, name), name, low=0.0, caller=who)
+    check_choice(estimator.init, "init", INITIALIZERS, caller=who)
+    check_choice(estimator.readout, "readout", ["last", "all"], caller=who)
+    check_choice(estimator.input_type, "input_type", ["values", "tokens"], caller=who)
+    _check_token_parameters(estimator, who)
+    _check_validation_fraction(estimator.validation_fraction, who)
+    _check_cell(estimator, who)
+    _check_optimizer(estimator.optimizer, who)
+    if not isinstance(estimator.callbacks, list | tuple | None):
+        raise ValueError(
+            f"The 'callbacks' parameter of {who} must be None or a list of skorch callbacks. "
+            f"Got {estimator.callbacks!r} instead."
+        )
+    for name in ("cell_params", "net_params"):
+        if not isinstance(getattr(estimator, name), dict | None):
+            raise ValueError(
+                f"The {name!r} parameter of {who} must be None or a dict. Got {getattr(estimator, name)!r} instead."
+            )
+
+
+def _check_token_parameters(estimator: Any, who: str) -> None:
+    for name in ("n_tokens", "embedding_dim"):
+        value = getattr(estimator, name)
+        if value is None:
+            continue
+        check_int(value, name, low=1, caller=who)
+        if estimator.input_type != "tokens":
+            raise ValueError(
+                f"The {name!r} parameter of {who} needs input_type='tokens'. "
+                f"Got {name}={value!r} with input_type={estimator.input_type!r}."
+            )
+
+
+def _check_validation_fraction(fraction: Any, who: str) -> None:
+    if fraction is None:
+        return
+    fraction = check_real(fraction, "validation_fraction", caller=who)
+    if not 0.0 < fraction < 1.0:
+        raise ValueError(
+            f"The 'validation_fraction' parameter of {who} must be None or a float in the range (0, 1). "
+            f"Got {fraction!r} instead."
+        )
+
+
+def _check_cell(estimator: Any, who: str) -> None:
+    cell, nonlinearity, names = estimator.cell, estimator.nonlinearity, list(CELLS)
+    is_name = isinstance(cell, str)
+    if not (cell in names if is_name else inspect.isclass(cell) and issubclass(cell, RecurrentCell)):
+        raise ValueError(
+            f"The 'cell' parameter of {who} must be one of {', '.join(map(repr, names))}, or a RecurrentCell "
+            f"subclass. Got {cell!r} instead.{suggestion(cell, names) if is_name else ''}"
+        )
+    check_choice(nonlinearity, "nonlinearity", ["tanh", "relu"], caller=who)
+    if nonlinearity != "tanh" and cell != "rnn":
+        raise ValueError(
+            f"The 'nonlinearity' parameter of {who} is of cell='rnn' only. "
+            f"Got nonlinearity={nonlinearity!r} with cell={cell!r}."
+        )
+    kind = CELLS[cell] if is_name else cell
+    accepted = inspect.signature(kind).parameters
+    if not estimator.bias and "bias" not in accepted:
+        raise ValueError(f"The 'bias' parameter of {who} must be True with {kind.__name__}, which takes none.")
+    known = [name for name in accepted if name not in ("n_inputs", "hidden_size", "bias", "nonlinearity")]
+    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values())
+    for name in estimator.cell_params or {}:
+        if name not in known and not open_ended:
+            raise ValueError(
+                f"The 'cell_params' parameter of {who} must hold parameters of {kind.__name__}, "
+                f"{', '.join(map(repr, known)) or 'which has none'}. Got {name!r}.{suggestion(name, known)}"
+            )
+
+
+def _check_optimizer(optimizer: Any, who: str) -> None:
+    if inspect.isclass(optimizer) and issubclass(optimizer, torch.optim.Optimizer):
+        return
+    if not (isinstance(optimizer, str) and optimizer in OPTIMIZERS):
+        near = suggestion(optimizer, OPTIMIZERS) if isinstance(optimizer, str) else ""
+        raise ValueError(
+            f"The 'optimizer' parameter of {who} must be one of {', '.join(map(repr, OPTIMIZERS))}, or a "
+            f"torch.optim.Optimizer class. Got {optimizer!r} instead.{near}"
+        )
+
+
+def to_numpy(array: Any) -> Any:
+    """Return a tensor as an array, and anything else as it is."""
+    return array.detach().cpu().numpy() if isinstance(array, Tensor) else array
+
+
+def rank(array: Any) -> int:
+    """Return the number of axes of an array-like."""
+    return array.ndim if hasattr(array, "ndim") else np.asarray(array).ndim
+
+
+def check_values(X: Any, name: str, estimator: Any) -> NDArray[np.float32]:
+    """Return finite values (n_sequences, n_steps, n_inputs); two dimensions are one input per step."""
+    X = check_array(X, dtype=np.float32, allow_nd=True, input_name=name, estimator=estimator)
+    if X.ndim == 2:
+        X = X[:, :, np.newaxis]
+    if X.ndim != 3 or 0 in X.shape:
+        raise ValueError(
+            f"The {name!r} parameter of {type(estimator).__name__} must have shape (n_sequences, n_steps, n_inputs) "
+            f"and not be empty. Got shape {X.shape} instead."
+        )
+    return X
+
+
+def check_tokens(X: Any, name: str, n_tokens: int | None, caller: str) -> NDArray[np.int64]:
+    """Return integer tokens (n_sequences, n_steps), none outside a vocabulary of `n_tokens`."""
+    owner = f"The {name!r} parameter of {caller}"
+    X = np.asarray(X)
+    if X.ndim != 2 or 0 in X.shape:
+        raise ValueError(
+            f"{owner} must have shape (n_sequences, n_steps) with input_type='tokens', and not be empty. "
+            f"Got shape {X.shape} instead."
+        )
+    if X.dtype.kind not in "iu":
+        raise ValueError(f"{owner} must hold integers with input_type='tokens'. Got dtype {X.dtype} instead.")
+    low, high = int(X.min()), int(X.max())
+    if low < 0:
+        raise ValueError(f"{owner} must hold tokens that are not negative. Got {low}.")
+    if n_tokens is not None and high >= n_tokens:
+        raise ValueError(f"{owner} must hold tokens of a vocabulary of {n_tokens}, 0 to {n_tokens - 1}. Got {high}.")
+    return X.astype(np.int64, copy=False)

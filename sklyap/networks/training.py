@@ -1,0 +1,253 @@
+"""The skorch net that trains a network: batches, seeds, divergence, and the options it takes."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import inspect
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from skorch import NeuralNet
+from skorch.callbacks import PassthroughScoring
+from skorch.dataset import Dataset
+from skorch.helper import predefined_split
+from torch import Tensor, nn
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
+
+from sklyap.exceptions import DivergedError
+
+__all__ = [
+    "SequenceNet",
+    "ValidAccuracy",
+    "batch_loader",
+    "check_net_params",
+    "derived_seed",
+    "isolated_rng",
+    "suggestion",
+]
+
+
+def derived_seed(*key: int) -> int:
+    """Return a seed that is independent for every `key`."""
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@contextmanager
+def isolated_rng(device: torch.device, seed: int) -> Iterator[None]:
+    """Draw from generators seeded with `seed`; torch's global ones come out as they went in."""
+    devices = range(torch.cuda.device_count()) if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        _seed_generators(device, seed)
+        yield
+
+
+def _seed_generators(device: torch.device, seed: int) -> None:
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed_all(seed)
+
+
+def batch_loader(
+    dataset: Any, batch_size: int, shuffle: bool = False, drop_last: bool = False, **options: Any
+) -> DataLoader:
+    """Return a DataLoader that indexes `dataset` once per batch, where torch's default collates row by row.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Takes a list of indices.
+    batch_size : int
+    shuffle, drop_last : bool, default=False
+    **options
+        Further arguments of :class:`torch.utils.data.DataLoader`.
+    """
+    batches = options.pop("batch_sampler", None)
+    if batches is None:
+        rows = options.pop("sampler", None) or (RandomSampler if shuffle else SequentialSampler)(dataset)
+        batches = BatchSampler(rows, batch_size, drop_last)
+    return DataLoader(dataset, sampler=batches, batch_size=None, **options)
+
+
+class ValidAccuracy(PassthroughScoring):
+    """Fraction of right predictions on the validation data, computed from the outputs of the loss."""
+
+    def on_batch_end(self, net: NeuralNet, batch: Any, training: bool, y_pred: Tensor, **kwargs: Any) -> None:
+        """Record a batch's accuracy; the average over batches is PassthroughScoring's."""
+        if not training:
+            right = y_pred.argmax(-1).cpu() == torch.as_tensor(batch[1]).cpu()
+            net.history.record_batch(self.name, right.double().mean().item())
+
+
+class _StoppedEarlyError(Exception):
+    """A callback asked to stop training."""
+
+
+class SequenceNet(NeuralNet):
+    """skorch's net, with reproducible epochs, an end to diverging training, and losses over steps.
+
+    Every epoch draws from a seed of its own, so that epochs trained in one call or in several are the same.
+    A loss or a weight that is not finite raises DivergedError.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        As in :class:`skorch.NeuralNet`.
+    seed : int, default=0
+        The seed that those of the epochs are derived from.
+    """
+
+    def __init__(self, *args: Any, seed: int = 0, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.seed = seed
+
+    @property
+    def network(self) -> nn.Module:
+        """The trained module itself, where `module_` may be its compiled form."""
+        return getattr(self.module_, "_orig_mod", self.module_)
+
+    def train(self, X: Tensor, y: Tensor, valid: tuple[Tensor, Tensor] | None = None, *, epochs: int) -> SequenceNet:
+        """Train for `epochs` more epochs, and evaluate on `valid` after each.
+
+        skorch's `partial_fit` takes every KeyboardInterrupt for a callback's wish to stop early. Here only
+        one raised at the end of an epoch, as callbacks do, is: Ctrl-C interrupts.
+        """
+        train_split = self.train_split
+        if valid is not None:
+            self.train_split = predefined_split(Dataset(*valid))
+        self.notify("on_train_begin", X=X, y=y)
+        try:
+            self.fit_loop(X, y, epochs=epochs)
+        except _StoppedEarlyError:
+            pass
+        finally:
+            self.train_split = train_split  # a fitted net keeps no data
+        self.notify("on_train_end", X=X, y=y)
+        return self
+
+    def outputs(self, X: Tensor) -> Iterator[Tensor]:
+        """Yield the network's outputs on `X`, batch by batch, on the CPU.
+
+        They are computed in float64: in float32 they would depend, in the last digits, on which rows share
+        a batch.
+
+        Raises
+        ------
+        DivergedError
+            If they are not finite.
+        """
+        network = copy.deepcopy(self.network).double().eval()
+        for batch, _ in self.get_iterator(self.get_dataset(X), training=False):
+            x = torch.as_tensor(batch, device=self.device)
+            with torch.no_grad():
+                outputs = network(x.double() if x.is_floating_point() else x).cpu()
+            if not bool(torch.isfinite(outputs).all()):
+                raise DivergedError("The outputs of the network are NaN or infinite; its training has diverged.")
+            yield outputs
+
+    def notify(self, method_name: str, **kwargs: Any) -> None:
+        """Call the method of that name of the net and of its callbacks."""
+        try:
+            super().notify(method_name, **kwargs)
+        except KeyboardInterrupt:
+            if method_name != "on_epoch_end":
+                raise
+            raise _StoppedEarlyError from None
+
+    def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Open the epoch's row in the history and seed its batches and dropout."""
+        super().on_epoch_begin(net, **kwargs)
+        _seed_generators(torch.device(self.device), derived_seed(self.seed, len(self.history)))
+
+    def on_batch_end(self, net: NeuralNet, training: bool = False, loss: Any = None, **kwargs: Any) -> None:
+        """Refuse to go on from a loss that is not finite."""
+        value = loss.item()
+        if not math.isfinite(value):
+            self._diverged(f"the {'training' if training else 'validation'} loss became {value}")
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Refuse weights that are not finite: the last update can break a network whose losses all were."""
+        if not all(bool(torch.isfinite(p).all()) for p in self.module_.parameters()):
+            self._diverged("the weights became NaN or infinite")
+
+    def _diverged(self, what: str) -> None:
+        raise DivergedError(
+            f"Training diverged: {what} in epoch {len(self.history)}. "
+            "Lower lr, set gradient_clip, or reduce init_scale."
+        )
+
+    def get_loss(self, y_pred: Tensor, y_true: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Return the criterion, with sequences and steps as one axis of rows."""
+        rows = y_pred.flatten(0, -2)
+        # Class indices lack the last axis of the outputs; regression targets have it.
+        y_true = y_true.reshape(len(rows), *y_true.shape[y_pred.ndim - 1 :])
+        return super().get_loss(rows, y_true, *args, **kwargs)
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return " Did you mean ...?" with the nearest of the known names, or nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def check_net_params(net_params: Any, options: dict[str, Any], caller: str) -> None:
+    """Refuse what no part of the net would understand.
+
+    Parameters
+    ----------
+    net_params : dict
+        What the user gave.
+    options : dict
+        All arguments of the net, those of `net_params` among them.
+    caller : str
+        Used in the error message.
+
+    Raises
+    ------
+    ValueError
+        Naming the key and the nearest known one.
+    """
+    owner = f"The 'net_params' parameter of {caller}"
+    known = _known_options(options)
+    for key in net_params:
+        if key in known:
+            continue
+        if key.partition("__")[0] in ("module", "warm_start", "seed"):
+            raise ValueError(f"{owner} can't set {key!r}, which the estimator's own parameters decide.")
+        raise ValueError(f"{owner} must hold options of a skorch net. Got {key!r}.{suggestion(key, known)}")
+
+
+def _known_options(options: dict[str, Any]) -> set[str]:
+    """Return the names that NeuralNet, its parts as configured, and its callbacks take."""
+    net = inspect.signature(NeuralNet).parameters
+    known = {name for name in net if name not in ("module", "warm_start", "kwargs")}
+    for part in ("optimizer", "criterion", "iterator_train", "iterator_valid", "dataset"):
+        configured = options.get(part, net[part].default)
+        if callable(configured):
+            known |= {f"{part}__{name}" for name in _accepted(configured)}
+    known |= {f"compile__{name}" for name in _accepted(torch.compile)} | {"optimizer__param_groups"}
+    for name, callback in _named_callbacks(options):
+        known.add(f"callbacks__{name}")
+        known |= {f"callbacks__{name}__{parameter}" for parameter in _accepted(callback)}
+    return known
+
+
+def _accepted(configured: Any) -> set[str]:
+    """Return the names of the arguments of a class, function, or an instance's class."""
+    if not (inspect.isclass(configured) or inspect.isfunction(configured)):
+        configured = type(configured)
+    names = set(inspect.signature(configured).parameters)
+    return names | set(inspect.signature(DataLoader).parameters) if configured is batch_loader else names
+
+
+def _named_callbacks(options: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield callbacks as skorch names them: by the user, else by their class."""
+    given = options.get("callbacks")
+    own = SequenceNet(options["module"], criterion=options["criterion"]).get_default_callbacks()
+    for item in own + (list(given) if isinstance(given, list | tuple) else []):
+        name, callback = item if isinstance(item, tuple | list) else (None, item)
+        yield name or getattr(callback, "__name__", type(callback).__name__), callback
