@@ -1,16 +1,21 @@
 """One-step maps ``s' = f(s, x)`` of recurrent networks and their Jacobian action, one file per architecture."""
 
+from sklyap.cells.antisymmetric import AntisymmetricCell
 from sklyap.cells.base import DenseLinearization, Linearization, RecurrentCell
 from sklyap.cells.conversion import as_recurrent_cell
+from sklyap.cells.cornn import CoRNNCell
 from sklyap.cells.elman import ElmanCell
 from sklyap.cells.function import FunctionCell
 from sklyap.cells.gated import Coefficients, GatedCell
 from sklyap.cells.gru import GRUCell
+from sklyap.cells.lipschitz import LipschitzCell
 from sklyap.cells.lstm import LSTMCell
 from sklyap.cells.stacked import StackedCell
 
 __all__ = [
     "CELLS",
+    "AntisymmetricCell",
+    "CoRNNCell",
     "Coefficients",
     "DenseLinearization",
     "ElmanCell",
@@ -19,10 +24,18 @@ __all__ = [
     "GatedCell",
     "LSTMCell",
     "Linearization",
+    "LipschitzCell",
     "RecurrentCell",
     "StackedCell",
     "as_recurrent_cell",
 ]
 
-CELLS: dict[str, type[RecurrentCell]] = {"rnn": ElmanCell, "gru": GRUCell, "lstm": LSTMCell}
+CELLS: dict[str, type[RecurrentCell]] = {
+    "rnn": ElmanCell,
+    "gru": GRUCell,
+    "lstm": LSTMCell,
+    "antisymmetric": AntisymmetricCell,
+    "cornn": CoRNNCell,
+    "lipschitz": LipschitzCell,
+}
 """Architectures by the name that ``cell=`` of the estimators takes."""

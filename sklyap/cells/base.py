@@ -105,6 +105,28 @@ class JvpLinearization(Linearization):
         return JvpLinearization(self.step, self.s[index], None if self.x is None else self.x[index])
 
 
+@dataclass(frozen=True)
+class LeadingLinearization(Linearization):
+    """The derivative of the first `n` of `N` entries of the state with respect to themselves, the others frozen."""
+
+    whole: Linearization
+    n: int
+    N: int
+
+    def push(self, Q: Tensor, P: Tensor | None = None) -> Tensor:
+        padded = nn.functional.pad(Q, (0, 0, 0, self.N - self.n))
+        return self.whole.push(padded, P)[..., : self.n, :]
+
+    def dense(self) -> Tensor:
+        return self.whole.dense()[..., : self.n, : self.n]
+
+    def fold(self, k: int, *, inputs: bool = True) -> LeadingLinearization:
+        return replace(self, whole=self.whole.fold(k, inputs=inputs))
+
+    def __getitem__(self, index: int | slice) -> LeadingLinearization:
+        return replace(self, whole=self.whole[index])
+
+
 def _jvp_columns(function: Callable[[Tensor], Tensor], point: Tensor, columns: Tensor) -> Tensor:
     """Return the derivative of `function` at `point` (*batch, n) times `columns` (*batch, n, k)."""
 
@@ -179,6 +201,20 @@ class RecurrentCell(nn.Module, abc.ABC):
         """Return the part of the state (..., output_size) that a readout or a following layer sees."""
         return s[..., : self.output_size]
 
+    def trajectory(self, s: Tensor, x: Tensor | int) -> Tensor:
+        """Return the states from `s` on, (n_steps + 1, n_sequences, state_size).
+
+        Parameters
+        ----------
+        s : Tensor of shape (n_sequences, state_size)
+        x : Tensor of shape (n_sequences, n_steps, n_inputs), or int
+            Inputs, or the number of steps of an autonomous cell.
+        """
+        states = [s]
+        for x_t in [None] * x if isinstance(x, int) else x.unbind(1):
+            states.append(self.step(states[-1], x_t))
+        return torch.stack(states)
+
     def linearize(self, s: Tensor, x: Tensor | None) -> Linearization:
         """Return the derivative of `step` at the points `s` (*batch, state_size), `x` (*batch, n_inputs).
 
@@ -197,13 +233,13 @@ class RecurrentCell(nn.Module, abc.ABC):
     def hidden_linearization(self, s: Tensor, x: Tensor | None) -> Linearization:
         """Return the derivative of the output with respect to the output alone, other state frozen.
 
-        This is the h-only variant of the thesis (``state="hidden"``). The default takes the leading
-        (output_size, output_size) block of the Jacobian.
+        This is the h-only variant of the thesis (``state="hidden"``), the leading (output_size, output_size)
+        block of the Jacobian.
         """
+        whole = self.linearize(s, x)
         if self.output_size == self.state_size:
-            return self.linearize(s, x)
-        n = self.output_size
-        return DenseLinearization(self.linearize(s, x).dense()[..., :n, :n])
+            return whole
+        return LeadingLinearization(whole, self.output_size, self.state_size)
 
     def forward(self, x: Tensor, s: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Run over sequences.
@@ -220,9 +256,5 @@ class RecurrentCell(nn.Module, abc.ABC):
         s : Tensor of shape (n_sequences, state_size)
             The last state.
         """
-        s = self.initial_state(x.shape[0]) if s is None else s
-        outputs = []
-        for x_t in x.unbind(1):
-            s = self.step(s, x_t)
-            outputs.append(self.output(s))
-        return torch.stack(outputs, 1), s
+        states = self.trajectory(self.initial_state(x.shape[0]) if s is None else s, x)
+        return self.output(states[1:]).transpose(0, 1), states[-1]

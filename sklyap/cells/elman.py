@@ -29,11 +29,11 @@ class ElmanCell(GatedCell):
         self.nonlinearity = check_choice(nonlinearity, "nonlinearity", ["tanh", "relu"], caller="ElmanCell")
         super().__init__(n_inputs, hidden_size, bias=bias)
 
-    def step(self, s: Tensor, x: Tensor) -> Tensor:  # type: ignore[override]
-        a = self.input_gates(x) + self.recurrent_gates(s)
+    def update(self, s: Tensor, x_gates: Tensor, s_gates: Tensor) -> Tensor:
+        a = x_gates + s_gates
         return torch.tanh(a) if self.nonlinearity == "tanh" else torch.relu(a)
 
-    def coefficients(self, s: Tensor, x: Tensor) -> Coefficients:
-        a = self.input_gates(x) + self.recurrent_gates(s)
+    def coefficients(self, s: Tensor, x_gates: Tensor, s_gates: Tensor) -> Coefficients:
+        a = x_gates + s_gates
         slope = sech2(a) if self.nonlinearity == "tanh" else (a > 0).to(a.dtype)
         return Coefficients({(0, 0): slope}, {(0, 0): slope}, {})

@@ -1,11 +1,11 @@
 """Cells whose step is elementwise functions of affine gates: one structure, one Jacobian action.
 
-With the state split into R blocks of H entries and G gates ``a_g = U_g s[:C] + W_g x + b_g``, the
+With the state split into R blocks of H entries, recurrent gates ``U_g s[:C]`` and input gates ``W_g x``, the
 derivative of one step has the form
 
     δs'_r = Σ_g A_rg ⊙ (U_g δs[:C]) + Σ_g B_rg ⊙ (W_g δx) + Σ_c D_rc ⊙ δs_c
 
-so an architecture only says what its coefficients A, B and D are.
+so an architecture only says what its step makes of the gates and what its coefficients A, B and D are.
 """
 
 from __future__ import annotations
@@ -19,8 +19,18 @@ import torch
 from torch import Tensor, nn
 
 from sklyap.cells.base import DenseLinearization, Linearization, RecurrentCell
+from sklyap.validation import check_int
 
-__all__ = ["Coefficients", "FoldedLinearization", "GatedCell", "GatedLinearization", "sech2", "sigmoid_slope"]
+__all__ = [
+    "Coefficients",
+    "FoldedLinearization",
+    "GatedCell",
+    "GatedLinearization",
+    "constant",
+    "sech2",
+    "sigmoid_slope",
+    "skew",
+]
 
 Blocks = Mapping[tuple[int, int], Tensor]
 
@@ -37,6 +47,16 @@ def sech2(a: Tensor) -> Tensor:
 def sigmoid_slope(a: Tensor) -> Tensor:
     """Return the derivative of the logistic function at `a`, accurate in both tails."""
     return torch.sigmoid(a) * torch.sigmoid(-a)
+
+
+def skew(M: Tensor) -> Tensor:
+    """Return ``M - Mᵀ``."""
+    return M - M.mT
+
+
+def constant(value: float, like: Tensor) -> Tensor:
+    """Return `value` in the shape of `like`, without its memory."""
+    return like.new_full((), value).expand_as(like)
 
 
 @dataclass(frozen=True)
@@ -59,11 +79,18 @@ def _take(blocks: Blocks, index: int | slice) -> Blocks:
     return {pair: value[index] for pair, value in blocks.items()}
 
 
-def _add_diagonal(Z: Tensor, diagonal: Blocks, Q: Tensor, H: int) -> Tensor:
+def _add_diagonal(Z: Tensor, diagonal: Blocks, Q: Tensor) -> Tensor:
     """Add ``Σ_c D_rc ⊙ Q_c`` to the blocks of Z (*batch, N, k) in place."""
     for (r, c), d in diagonal.items():
+        H = d.shape[-1]
         Z[..., r * H : (r + 1) * H, :].addcmul_(d.unsqueeze(-1), Q[..., c * H : (c + 1) * H, :])
     return Z
+
+
+def _products(weights: Tensor, tangents: Tensor) -> Tensor:
+    """Return all gates' products (*batch, G, H, k) of weights (G, H, C) with the first C rows of tangents."""
+    G, H, C = weights.shape
+    return (weights.reshape(G * H, C) @ tangents[..., :C, :]).unflatten(-2, (G, H))
 
 
 def _mix(blocks: Blocks, products: Tensor, n_rows: int) -> Tensor:
@@ -85,7 +112,8 @@ class GatedLinearization(Linearization):
     coefficients : Coefficients
     U : Tensor of shape (G, H, C)
         Recurrent weights, acting on the first C entries of the state.
-    W : Tensor of shape (G, H, n_inputs)
+    W : Tensor of shape (G', H, n_inputs)
+        Input weights.
     n_rows : int
         R, the number of blocks of the state.
     """
@@ -96,13 +124,10 @@ class GatedLinearization(Linearization):
     n_rows: int
 
     def push(self, Q: Tensor, P: Tensor | None = None) -> Tensor:
-        G, H, C = self.U.shape
-        V = (self.U.reshape(G * H, C) @ Q[..., :C, :]).unflatten(-2, (G, H))
-        Z = _mix(self.coefficients.recurrent, V, self.n_rows)
+        Z = _mix(self.coefficients.recurrent, _products(self.U, Q), self.n_rows)
         if P is not None:
-            V = (self.W.reshape(G * H, -1) @ P).unflatten(-2, (G, H))
-            Z += _mix(self.coefficients.inputs, V, self.n_rows)
-        return _add_diagonal(Z, self.coefficients.diagonal, Q, H)
+            Z += _mix(self.coefficients.inputs, _products(self.W, P), self.n_rows)
+        return _add_diagonal(Z, self.coefficients.diagonal, Q)
 
     def fold(self, k: int, *, inputs: bool = True) -> Linearization:
         """Multiply coefficients into the weights: one (N, C) matrix per point instead of G products."""
@@ -150,7 +175,7 @@ class FoldedLinearization(Linearization):
         if P is not None:
             assert self.Mx is not None, "folded without inputs"
             Z += self.Mx @ P
-        return _add_diagonal(Z, self.diagonal, Q, next(iter(self.diagonal.values())).shape[-1])
+        return _add_diagonal(Z, self.diagonal, Q)
 
     def dense(self) -> Tensor:
         N = self.M.shape[-2]
@@ -162,28 +187,44 @@ class FoldedLinearization(Linearization):
 
 
 class GatedCell(RecurrentCell):
-    """A cell with `weight_ih` (G·H, n_inputs), `weight_hh` (G·H, C) and biases, laid out as in torch.
+    """A cell whose step and derivative are elementwise in its gates; weights are laid out as in torch.
 
-    Subclasses set `n_gates` and `n_blocks` and implement `step` and `coefficients`.
+    Subclasses set `n_gates` and `n_blocks` and implement `update` and `coefficients`. They may set
+    `n_recurrent_gates` where gates share recurrent weights or have none, `bias_names`, `recurrent_columns`,
+    and, where the weights that act are made from parameters, override `recurrent_weights`.
 
     Parameters
     ----------
     n_inputs, hidden_size : int
     bias : bool, default=True
+
+    Attributes
+    ----------
+    weight_ih : Parameter of shape (n_gates · H, n_inputs)
+    weight_hh : Parameter of shape (n_recurrent_gates · H, C)
+    bias_ih, bias_hh : Parameter of shape (n_gates · H,) and (n_recurrent_gates · H,), or None
     """
 
     n_gates = 1
+    n_recurrent_gates: int | None = None
     n_blocks = 1
+    bias_names: tuple[str, ...] = ("bias_ih", "bias_hh")
 
     def __init__(self, n_inputs: int, hidden_size: int, *, bias: bool = True) -> None:
         super().__init__()
-        self.n_inputs, self.hidden_size, self.output_size = n_inputs, hidden_size, hidden_size
+        caller = type(self).__name__
+        self.n_inputs = check_int(n_inputs, "n_inputs", low=1, caller=caller)
+        self.hidden_size = self.output_size = check_int(hidden_size, "hidden_size", low=1, caller=caller)
         self.state_size = self.n_blocks * hidden_size
-        rows = self.n_gates * hidden_size
-        self.weight_ih = nn.Parameter(torch.empty(rows, n_inputs))
-        self.weight_hh = nn.Parameter(torch.empty(rows, self.recurrent_columns))
+        rows = {
+            "ih": self.n_gates * hidden_size,
+            "hh": (self.n_recurrent_gates or self.n_gates) * hidden_size,
+        }
+        self.weight_ih = nn.Parameter(torch.empty(rows["ih"], n_inputs))
+        self.weight_hh = nn.Parameter(torch.empty(rows["hh"], self.recurrent_columns))
         for name in ("bias_ih", "bias_hh"):
-            self.register_parameter(name, nn.Parameter(torch.empty(rows)) if bias else None)
+            has = bias and name in self.bias_names
+            self.register_parameter(name, nn.Parameter(torch.empty(rows[name[-2:]])) if has else None)
         self.reset_parameters()
 
     @property
@@ -199,29 +240,55 @@ class GatedCell(RecurrentCell):
 
     def recurrent_weights(self) -> Tensor:
         """Return U, the recurrent weights as they act, of shape (G, H, C)."""
-        return self.weight_hh.unflatten(0, (self.n_gates, self.hidden_size))
+        return self.weight_hh.unflatten(0, (-1, self.hidden_size))
 
     def input_weights(self) -> Tensor:
-        """Return W of shape (G, H, n_inputs)."""
-        return self.weight_ih.unflatten(0, (self.n_gates, self.hidden_size))
+        """Return W of shape (n_gates, H, n_inputs)."""
+        return self.weight_ih.unflatten(0, (-1, self.hidden_size))
 
     def input_gates(self, x: Tensor) -> Tensor:
-        """Return ``W x + b_ih`` (*batch, G·H)."""
+        """Return ``W x + b_ih`` (*batch, n_gates · H)."""
         return nn.functional.linear(x, self.weight_ih, self.bias_ih)
 
-    def recurrent_gates(self, s: Tensor) -> Tensor:
-        """Return ``U s[:C] + b_hh`` (*batch, G·H)."""
-        columns = s[..., : self.recurrent_columns]
-        return nn.functional.linear(columns, self.recurrent_weights().flatten(0, 1), self.bias_hh)
+    def recurrent_gates(self, s: Tensor, U: Tensor) -> Tensor:
+        """Return ``U s[:C] + b_hh`` (*batch, G · H)."""
+        return nn.functional.linear(s[..., : self.recurrent_columns], U.flatten(0, 1), self.bias_hh)
 
     @abc.abstractmethod
-    def coefficients(self, s: Tensor, x: Tensor) -> Coefficients:
-        """Return the coefficients of the derivative at (s, x)."""
+    def update(self, s: Tensor, x_gates: Tensor, s_gates: Tensor) -> Tensor:
+        """Return the next state (*batch, N).
 
-    def linearize(self, s: Tensor, x: Tensor) -> GatedLinearization:  # type: ignore[override]
-        return GatedLinearization(
-            self.coefficients(s, x), self.recurrent_weights(), self.input_weights(), self.n_blocks
-        )
+        Parameters
+        ----------
+        s : Tensor of shape (*batch, N)
+        x_gates : Tensor of shape (*batch, n_gates · H)
+            What `input_gates` returns.
+        s_gates : Tensor of shape (*batch, G · H)
+            What `recurrent_gates` returns.
+        """
+
+    @abc.abstractmethod
+    def coefficients(self, s: Tensor, x_gates: Tensor, s_gates: Tensor) -> Coefficients:
+        """Return the coefficients of the derivative of `update` and of the gates in it."""
+
+    def step(self, s: Tensor, x: Tensor) -> Tensor:  # type: ignore[override]
+        return self.update(s, self.input_gates(x), self.recurrent_gates(s, self.recurrent_weights()))
+
+    def trajectory(self, s: Tensor, x: Tensor) -> Tensor:  # type: ignore[override]
+        # The input gates of all steps are one product; weights made from parameters are made once.
+        U = self.recurrent_weights()
+        states = [s]
+        for x_gates in self.input_gates(x).unbind(1):
+            states.append(self.update(states[-1], x_gates, self.recurrent_gates(states[-1], U)))
+        return torch.stack(states)
+
+    def linearize(self, s: Tensor, x: Tensor) -> Linearization:  # type: ignore[override]
+        return self._gated_linearization(s, x)
 
     def hidden_linearization(self, s: Tensor, x: Tensor) -> Linearization:  # type: ignore[override]
-        return self.linearize(s, x).hidden()
+        return self._gated_linearization(s, x).hidden()
+
+    def _gated_linearization(self, s: Tensor, x: Tensor) -> GatedLinearization:
+        U = self.recurrent_weights()
+        coefficients = self.coefficients(s, self.input_gates(x), self.recurrent_gates(s, U))
+        return GatedLinearization(coefficients, U, self.input_weights(), self.n_blocks)

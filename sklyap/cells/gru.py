@@ -27,15 +27,16 @@ class GRUCell(GatedCell):
 
     n_gates = 3
 
-    def step(self, s: Tensor, x: Tensor) -> Tensor:  # type: ignore[override]
-        (xr, xz, xn), (hr, hz, hn) = self.input_gates(x).chunk(3, -1), self.recurrent_gates(s).chunk(3, -1)
+    def update(self, s: Tensor, x_gates: Tensor, s_gates: Tensor) -> Tensor:
+        (xr, xz, xn), (hr, hz, hn) = x_gates.chunk(3, -1), s_gates.chunk(3, -1)
         z = torch.sigmoid(xz + hz)
         n = torch.tanh(xn + torch.sigmoid(xr + hr) * hn)
         return n + z * (s - n)
 
-    def coefficients(self, s: Tensor, x: Tensor) -> Coefficients:
-        (xr, xz, xn), (hr, hz, hn) = self.input_gates(x).chunk(3, -1), self.recurrent_gates(s).chunk(3, -1)
-        r, z, a_n = torch.sigmoid(xr + hr), torch.sigmoid(xz + hz), xn + torch.sigmoid(xr + hr) * hn
+    def coefficients(self, s: Tensor, x_gates: Tensor, s_gates: Tensor) -> Coefficients:
+        (xr, xz, xn), (hr, hz, hn) = x_gates.chunk(3, -1), s_gates.chunk(3, -1)
+        r, z = torch.sigmoid(xr + hr), torch.sigmoid(xz + hz)
+        a_n = xn + r * hn
         by_n = torch.sigmoid(-(xz + hz)) * sech2(a_n)  # 1 - z without cancellation
         by_r = by_n * hn * sigmoid_slope(xr + hr)
         by_z = (s - torch.tanh(a_n)) * sigmoid_slope(xz + hz)

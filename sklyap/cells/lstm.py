@@ -28,16 +28,13 @@ class LSTMCell(GatedCell):
     n_gates = 4
     n_blocks = 2
 
-    def _gates(self, s: Tensor, x: Tensor) -> tuple[Tensor, ...]:
-        return (self.input_gates(x) + self.recurrent_gates(s)).chunk(4, -1)
-
-    def step(self, s: Tensor, x: Tensor) -> Tensor:  # type: ignore[override]
-        i, f, g, o = self._gates(s, x)
+    def update(self, s: Tensor, x_gates: Tensor, s_gates: Tensor) -> Tensor:
+        i, f, g, o = (x_gates + s_gates).chunk(4, -1)
         c = torch.sigmoid(f) * s[..., self.hidden_size :] + torch.sigmoid(i) * torch.tanh(g)
         return torch.cat([torch.sigmoid(o) * torch.tanh(c), c], -1)
 
-    def coefficients(self, s: Tensor, x: Tensor) -> Coefficients:
-        i, f, g, o = self._gates(s, x)
+    def coefficients(self, s: Tensor, x_gates: Tensor, s_gates: Tensor) -> Coefficients:
+        i, f, g, o = (x_gates + s_gates).chunk(4, -1)
         c = s[..., self.hidden_size :]
         c_next = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         to_c = {

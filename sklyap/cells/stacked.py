@@ -87,6 +87,16 @@ class StackedCell(RecurrentCell):
             x = cell.output(states[-1])
         return torch.cat(states, -1)
 
+    def trajectory(self, s: Tensor, x: Tensor | int) -> Tensor:
+        # Layer by layer, each over all steps at once.
+        trajectories: list[Tensor] = []
+        for cell, part in zip(self.cells, s.split(self.sizes, -1), strict=True):
+            if trajectories:
+                x = self.dropout(x)
+            trajectories.append(cell.trajectory(part, x))
+            x = cell.output(trajectories[-1][1:]).transpose(0, 1)
+        return torch.cat(trajectories, -1)
+
     def _linearize(self, s: Tensor, x: Tensor | None, method: str, sizes: tuple[int, ...]) -> Linearization:
         layers = []
         for cell, part in zip(self.cells, s.split(self.sizes, -1), strict=True):
