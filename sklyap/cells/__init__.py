@@ -8,8 +8,10 @@ from sklyap.cells.elman import ElmanCell
 from sklyap.cells.function import FunctionCell
 from sklyap.cells.gated import Coefficients, GatedCell
 from sklyap.cells.gru import GRUCell
+from sklyap.cells.lem import LEMCell
 from sklyap.cells.lipschitz import LipschitzCell
 from sklyap.cells.lstm import LSTMCell
+from sklyap.cells.orthogonal import OrthogonalCell
 from sklyap.cells.stacked import StackedCell
 
 __all__ = [
@@ -22,9 +24,11 @@ __all__ = [
     "FunctionCell",
     "GRUCell",
     "GatedCell",
+    "LEMCell",
     "LSTMCell",
     "Linearization",
     "LipschitzCell",
+    "OrthogonalCell",
     "RecurrentCell",
     "StackedCell",
     "as_recurrent_cell",
@@ -37,5 +41,7 @@ CELLS: dict[str, type[RecurrentCell]] = {
     "antisymmetric": AntisymmetricCell,
     "cornn": CoRNNCell,
     "lipschitz": LipschitzCell,
+    "lem": LEMCell,
+    "orthogonal": OrthogonalCell,
 }
 """Architectures by the name that ``cell=`` of the estimators takes."""
