@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
@@ -19,7 +20,14 @@ from torch import Tensor, nn
 from sklyap.cells.initialization import initialize_
 from sklyap.networks.checks import OPTIMIZERS, check_parameters, check_tokens, check_values, rank, to_numpy
 from sklyap.networks.modules import RecurrentNetwork
-from sklyap.networks.training import SequenceNet, batch_loader, check_net_params, derived_seed, isolated_rng
+from sklyap.networks.training import (
+    SequenceDataset,
+    SequenceNet,
+    batch_loader,
+    check_net_params,
+    derived_seed,
+    isolated_rng,
+)
 from sklyap.validation import check_int, resolve_device
 
 __all__ = ["RecurrentEstimator"]
@@ -146,7 +154,7 @@ class RecurrentEstimator(BaseEstimator):
         names = getattr(self, "feature_names_in_", None)
         attributes = {
             "estimator": type(self).__name__,
-            "architecture": _plain(self._architecture()),
+            "architecture": _plain(self.net_.get_params_for("module")),
             "targets": self._export_targets(),
             "n_columns": self._n_columns,
             "feature_names": None if names is None else names.tolist(),
@@ -269,6 +277,7 @@ class RecurrentEstimator(BaseEstimator):
             "iterator_train": batch_loader,
             "iterator_train__shuffle": True,
             "iterator_valid": batch_loader,
+            "dataset": SequenceDataset,
             "train_split": None,
             "callbacks": [*own_callbacks, *(self.callbacks or [])],
             _CLIP: self.gradient_clip,
@@ -284,8 +293,9 @@ class RecurrentEstimator(BaseEstimator):
         with isolated_rng(torch.device(options["device"]), derived_seed(self.seed_, 0)):
             net = SequenceNet(**options).initialize()
             if drive is not None:
+                some = drive[:: math.ceil(len(drive) / 8)].to(net.device)
                 with torch.no_grad():
-                    inputs = net.network.encoder(drive[:8].to(net.device))
+                    inputs = net.network.encoder(some)
                 initialize_(net.network.recurrent, self.init, self.init_scale, drive=inputs)
         return net
 
@@ -305,12 +315,16 @@ class RecurrentEstimator(BaseEstimator):
     def _isolated_rng(self):
         return isolated_rng(torch.device(self.net_.device), derived_seed(self.seed_, 0))
 
-    def _collect(self, X: ArrayLike, function: Callable[[Tensor], Tensor]) -> NDArray:
-        """Return ``function(outputs)`` of all batches of X, one after the other."""
+    def _collect(self, X: ArrayLike, function: Callable[..., Tensor], *rows: Tensor) -> NDArray:
+        """Return ``function(outputs, *rows)`` of all batches of X and of what goes with it, as one array."""
         check_is_fitted(self)
         X = _tensor(self._check_X(X, fresh=False))
+        results, start = [], 0
         with self._isolated_rng():
-            return np.concatenate([function(outputs).numpy() for outputs in self.net_.outputs(X)])
+            for outputs in self.net_.outputs(X):
+                batch = slice(start, start := start + len(outputs))
+                results.append(function(outputs, *(row[batch] for row in rows)).numpy())
+        return np.concatenate(results)
 
     # Inputs
 

@@ -14,6 +14,7 @@ from sklearn.metrics import accuracy_score
 from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from sklyap.networks.base import RecurrentEstimator
@@ -189,8 +190,9 @@ class RNNClassifier(ClassifierMixin, RecurrentEstimator):
         -------
         float
         """
-        predicted, y = self.predict(X), self._check_y(y, "y")
-        self._check_lengths(predicted, y, "y")
+        check_is_fitted(self)
+        X, y = self._check_data(X, y, fresh=False)
+        predicted = self.predict(X)
         if self.readout == "all" and sample_weight is not None:
             sample_weight = np.repeat(sample_weight, predicted.shape[1])
         return float(accuracy_score(y.ravel(), predicted.ravel(), sample_weight=sample_weight))
@@ -209,11 +211,13 @@ class RNNClassifier(ClassifierMixin, RecurrentEstimator):
         -------
         float
         """
-        nats = self._collect(X, lambda logits: logits.log_softmax(-1).neg())
-        y = self._check_y(y, "y")
-        self._check_lengths(nats, y, "y")
-        targets = self._encode(y, "y").numpy()
-        return float(np.take_along_axis(nats, targets[..., np.newaxis], -1).mean()) / math.log(2)
+
+        def nats(logits: Tensor, classes: Tensor) -> Tensor:
+            return logits.log_softmax(-1).gather(-1, classes.unsqueeze(-1)).neg()
+
+        check_is_fitted(self)
+        X, y = self._check_data(X, y, fresh=False)
+        return float(self._collect(X, nats, self._encode(y, "y")).mean()) / math.log(2)
 
     def _check_y(self, y: Any, name: str) -> NDArray:
         y = check_array(to_numpy(y), ensure_2d=False, allow_nd=True, dtype=None, input_name=name)

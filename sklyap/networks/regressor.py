@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils import check_array
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from sklyap.networks.base import RecurrentEstimator, _tensor
@@ -119,8 +120,9 @@ class RNNRegressor(RegressorMixin, RecurrentEstimator):
         -------
         float
         """
-        predicted, y = self.predict(X), self._check_y(y, "y")
-        self._check_lengths(predicted, y, "y")
+        check_is_fitted(self)
+        X, y = self._check_data(X, y, fresh=False)
+        predicted = self.predict(X)
         if self.readout == "all":
             if sample_weight is not None:
                 sample_weight = np.repeat(sample_weight, predicted.shape[1])

@@ -22,6 +22,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sequential
 from sklyap.exceptions import DivergedError
 
 __all__ = [
+    "SequenceDataset",
     "SequenceNet",
     "ValidAccuracy",
     "batch_loader",
@@ -50,6 +51,16 @@ def _seed_generators(device: torch.device, seed: int) -> None:
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed_all(seed)
+
+
+class SequenceDataset(Dataset):
+    """Tensors that are indexed row by row or, by a list of rows, a batch at a time."""
+
+    def __getitem__(self, i: int | list[int]) -> tuple[Tensor, Tensor]:
+        index = torch.as_tensor(i)
+        x = self.X[index]
+        # Loaders pass on no None: predictions get a placeholder, as in skorch.
+        return x, x.new_zeros(1) if self.y is None else self.y[index]
 
 
 def batch_loader(
@@ -118,7 +129,7 @@ class SequenceNet(NeuralNet):
         """
         train_split = self.train_split
         if valid is not None:
-            self.train_split = predefined_split(Dataset(*valid))
+            self.train_split = predefined_split(self.get_dataset(*valid))
         self.notify("on_train_begin", X=X, y=y)
         try:
             self.fit_loop(X, y, epochs=epochs)
@@ -212,7 +223,7 @@ def check_net_params(net_params: Any, options: dict[str, Any], caller: str) -> N
         Naming the key and the nearest known one.
     """
     owner = f"The 'net_params' parameter of {caller}"
-    known = _known_options(options)
+    known = _known_options(options) if net_params else set()
     for key in net_params:
         if key in known:
             continue
