@@ -143,7 +143,7 @@ def lyapunov_spectrum(
     qr_interval : int or "auto", default="auto"
         Steps between orthonormalisations. "auto" measures how far directions separate and takes the
         longest interval that keeps half of the digits of every wanted exponent; it is 1 with
-        `return_local`.
+        `return_local` or `return_basis`.
     orthonormalizer : {"auto", "householder", "cholesky"}, default="auto"
         See :func:`~sklyap.orthonormalize.orthonormalize`.
     state : {"full", "hidden"}, default="full"
@@ -208,21 +208,21 @@ def lyapunov_spectrum(
         check_int(batch_size, "batch_size", low=1)
     if return_basis and len(set(drive.lengths)) > 1:
         raise ValueError("The 'return_basis' parameter needs sequences of one length. Got a list of several.")
-    # Finite-time growth at every step needs a factorisation at every step.
-    interval = 1 if return_local and qr_interval == "auto" else qr_interval
+    # Growth or bases at every step need a factorisation at every step.
+    interval = 1 if (return_local or return_basis) and qr_interval == "auto" else qr_interval
     cell = cell.to(device=device, dtype=dtype)
 
+    bins = time_bins(warmup, max(drive.lengths), drive.n_sequences)
     records = []
     with torch.no_grad(), flushed_denormals():
         for indices in drive.batches(batch_size or drive.n_sequences):
             x, s, lengths = drive.padded(cell, indices)
             Q = random_bases(N, k, seed, indices, dtype=dtype, device=device)
-            bins = time_bins(warmup, max(lengths), drive.n_sequences)
             blocks = qr_iteration(
                 cell, x, Q=Q, s=s, lengths=lengths, qr_interval=interval,
-                orthonormalizer=orthonormalizer, state=state, breakpoints=bins,
+                orthonormalizer=orthonormalizer, state=state, breakpoints=[warmup],
             )  # fmt: skip
-            records.append(GrowthRecord.of(blocks, Q, indices, lengths, bins, return_local, return_basis))
+            records.append(GrowthRecord.of(blocks, Q, indices, bins, return_local, return_basis))
     result = _summarise(records, warmup, k == N)
     _warn(result, explicit=qr_interval != "auto", budget=strain_budget(dtype))
     return result
@@ -248,20 +248,13 @@ def _check_warmup(warmup: int | str, shortest: int) -> int:
 
 def _summarise(records: list[GrowthRecord], warmup: int, complete: bool) -> LyapunovResult:
     order = np.argsort([i for record in records for i in record.indices])
-    n_bins = max(record.steps.shape[1] for record in records)
 
-    def gather(name: str, axis: int | None = None) -> np.ndarray | None:
+    def gather(name: str) -> np.ndarray | None:
         parts = [getattr(record, name) for record in records]
-        if parts[0] is None:
-            return None
-        if axis is not None:  # batches differ in length: pad at the end
-            width, fill = max(p.shape[axis] for p in parts), np.nan if name == "local" else 0
-            parts = [np.pad(p, [(0, width - p.shape[1] if a == 1 else 0) for a in range(p.ndim)], constant_values=fill)
-                     for p in parts]  # fmt: skip
-        return np.concatenate(parts)[order]
+        return None if parts[0] is None else np.concatenate(_same_width(parts))[order]
 
-    sums, steps = gather("sums", axis=1), gather("steps", axis=1)
-    assert sums is not None and steps is not None and steps.shape[1] == n_bins
+    sums, steps = gather("sums"), gather("steps")
+    assert sums is not None and steps is not None
     n_steps = steps.sum(1)
     per_sequence = sums.sum(1) / n_steps[:, None]
     exponents = per_sequence.mean(0)
@@ -269,7 +262,7 @@ def _summarise(records: list[GrowthRecord], warmup: int, complete: bool) -> Lyap
     # The basis is nearly sorted by itself; ties and noise may swap neighbours.
     rank = np.argsort(-exponents, kind="stable")
     exponents, errors, per_sequence = exponents[rank], errors[rank], per_sequence[:, rank]
-    local = gather("local", axis=1)
+    local = gather("local")
     n_degenerate = int(np.isneginf(exponents).sum())
     converged, status = _verdict(exponents, errors, n_degenerate)
     intervals = np.concatenate([record.intervals for record in records])
@@ -279,7 +272,7 @@ def _summarise(records: list[GrowthRecord], warmup: int, complete: bool) -> Lyap
         per_sequence=per_sequence,
         local=None if local is None else local[..., rank],
         log_abs_det=float(per_sequence.sum(1).mean()) if complete else None,
-        condition=float(np.exp(max(record.strain for record in records))),
+        condition=_exp(max(record.strain for record in records)),
         qr_interval=int(np.bincount(intervals).argmax()),
         n_steps=int(n_steps.max()),
         warmup=warmup,
@@ -288,8 +281,18 @@ def _summarise(records: list[GrowthRecord], warmup: int, complete: bool) -> Lyap
         status=status,
         basis=gather("basis"),
         r_factors=gather("r_factors"),
-        block_steps=intervals if records[0].basis is not None else None,
+        block_steps=np.array(records[0].intervals) if records[0].basis is not None else None,
     )
+
+
+def _same_width(parts: list[np.ndarray]) -> list[np.ndarray]:
+    """Return arrays (n, m, ...) padded with zeros to the same m: batches may have filled more or fewer bins."""
+    width = max(part.shape[1] for part in parts)
+    return [np.pad(part, [(0, 0), (0, width - part.shape[1]), *[(0, 0)] * (part.ndim - 2)]) for part in parts]
+
+
+def _exp(value: float) -> float:
+    return math.exp(value) if value < math.log(np.finfo(float).max) else math.inf
 
 
 def _verdict(exponents: np.ndarray, standard_error: np.ndarray, n_degenerate: int) -> tuple[bool, str]:
@@ -318,7 +321,7 @@ def _warn(result: LyapunovResult, *, explicit: bool, budget: float) -> None:
             DegenerateSpectrumWarning,
             stacklevel=3,
         )
-    if explicit and result.condition > math.exp(budget):
+    if explicit and result.qr_interval > 1 and result.condition > math.exp(budget):
         warnings.warn(
             f"qr_interval={result.qr_interval} loses digits: directions separate by a factor {result.condition:.1e} "
             "between factorisations, and the smallest exponents carry that much rounding error. "
