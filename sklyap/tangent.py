@@ -18,7 +18,7 @@ from sklyap.cells import Linearization, RecurrentCell
 from sklyap.exceptions import DivergedError
 from sklyap.orthonormalize import log_range, orthonormalize, strain
 
-__all__ = ["QRBlock", "flushed_denormals", "qr_iteration", "strain_budget", "tangent_size", "trajectory"]
+__all__ = ["QRBlock", "flushed_denormals", "qr_iteration", "strain_budget", "tangent_size"]
 
 _CHUNK_STEPS = 64
 _CHUNK_BYTES = 16 * 2**20
@@ -60,20 +60,6 @@ class QRBlock:
 def tangent_size(cell: RecurrentCell, state: str) -> int:
     """Return the dimension of the tangent space that ``state="full"`` or ``state="hidden"`` looks at."""
     return cell.state_size if state == "full" else cell.hidden_state_size
-
-
-def trajectory(cell: RecurrentCell, s: Tensor, x: Tensor | None, n_steps: int) -> Tensor:
-    """Return the states (n_steps + 1, n_sequences, state_size) from `s` on, driven by x (n_sequences, n_steps, ·).
-
-    Raises
-    ------
-    DivergedError
-        If a state is not finite, naming the sequence and the step.
-    """
-    states = [s]
-    for t in range(n_steps):
-        states.append(cell.step(states[-1], None if x is None else x[:, t]))
-    return torch.stack(states)
 
 
 @contextmanager
@@ -181,7 +167,7 @@ def qr_iteration(
             # A whole number of blocks, so that the end of a chunk does not cut one short.
             end = min(stop, start + interval.length * max(1, _CHUNK_STEPS // interval.length))
             chunk = None if inputs is None else inputs[:n, start:end]
-            states = trajectory(cell, s, chunk, end - start)
+            states = cell.trajectory(s, end - start if chunk is None else chunk)
             _check_finite(states, "state", start)
             along = _Folded(_linearize(cell, states[:-1], chunk, state), Q)
             for block in _blocks(along, states, Q, start, interval, orthonormalizer):
