@@ -96,11 +96,12 @@ class _Interval:
 
     def accepts(self, length: int, block_strain: float, growth: float) -> bool:
         """Tell whether a block of `length` steps kept its digits; plan the next one."""
-        load = max(block_strain / self._budget, growth / self._range)
         if self.fixed:
             return True
+        load = max(block_strain / self._budget, growth / self._range)
         if load > 1 and length > 1:
-            self._rate = max(self._rate, load / length)
+            if math.isfinite(load):
+                self._rate = max(self._rate, load / length)
             self.length = length // 2
             return False
         # Recent blocks count most: the plan follows the run, and a plan too long is redone in halves.
@@ -219,9 +220,12 @@ def _blocks(
             if bool(annihilated.any()):
                 interval.single_steps()
         worst = float(spread.max())
-        if not math.isfinite(worst) and not bool(torch.isfinite(R).all()):
-            _check_finite(R.unsqueeze(0), "tangent basis", offset + t)
         growth = float(log_growth.masked_fill(log_growth == -math.inf, 0.0).abs().max())
+        if not (math.isfinite(worst) and math.isfinite(growth)) and not bool(torch.isfinite(R).all()):
+            if interval.fixed or length == 1:
+                hint = f" after {length} steps without factorisation; lower qr_interval" if length > 1 else ""
+                _check_finite(R.unsqueeze(0), "tangent basis", offset + t, hint)
+            worst = math.inf  # overflow within the block: a shorter one may do
         if not interval.accepts(length, worst, growth):
             continue
         yield QRBlock(offset + t, offset + t + length, Q_next, R, log_growth, states[t + length], worst)
@@ -239,10 +243,10 @@ def _rounding(step: Linearization, Q: Tensor) -> Tensor:
     return 4 * torch.finfo(Q.dtype).eps * torch.linalg.vector_norm(step.dense().abs() @ Q.abs(), dim=-2)
 
 
-def _check_finite(values: Tensor, what: str, offset: int) -> None:
+def _check_finite(values: Tensor, what: str, offset: int, hint: str = "") -> None:
     """Raise if values (n_steps, n_sequences, ...) are not finite, naming where."""
     if bool(torch.isfinite(values).all()):
         return
     finite = torch.isfinite(values).flatten(2).all(-1)
     step, sequence = (int(i) for i in (~finite).nonzero()[0])
-    raise DivergedError(f"The {what} of sequence {sequence} is not finite at step {offset + step}.")
+    raise DivergedError(f"The {what} of sequence {sequence} is not finite at step {offset + step}{hint}.")
