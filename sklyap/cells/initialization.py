@@ -34,7 +34,7 @@ def uniform_(layers: nn.Module, scale: float | None = None) -> None:
     scale : float, optional
         Half the width of the interval; torch's own ``1/sqrt(hidden_size)`` when None.
     """
-    for parameter, hidden_size in _parameters(layers):
+    for _, parameter, hidden_size in _named_parameters(layers):
         bound = hidden_size**-0.5 if scale is None else scale
         nn.init.uniform_(parameter, -bound, bound)
 
@@ -195,19 +195,25 @@ def _named_parameters(layers: nn.Module) -> Iterator[tuple[str, Tensor, int]]:
     """Yield each parameter with its own name and the hidden size of the layer that owns it."""
     for module in layers.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            hidden_size = getattr(module, "hidden_size", None) or getattr(module, "output_size", len(parameter))
-            yield name, parameter, hidden_size
+            rows = parameter.shape[0] if parameter.ndim else 1
+            yield name, parameter, getattr(module, "hidden_size", rows)
 
 
-def _parameters(layers: nn.Module) -> Iterator[tuple[Tensor, int]]:
-    return ((parameter, hidden_size) for _, parameter, hidden_size in _named_parameters(layers))
+def _named(layers: nn.Module, prefix: str) -> list[tuple[Tensor, int]]:
+    found = [(parameter, size) for name, parameter, size in _named_parameters(layers) if name.startswith(prefix)]
+    if not found:
+        names = ", ".join(name for name, _ in layers.named_parameters())
+        raise ValueError(
+            f"The 'init' parameter needs recurrent layers with parameters called '{prefix}*'. "
+            f"Got a {type(layers).__name__} with {names or 'none'}; use init='default' or 'uniform'."
+        )
+    return found
 
 
-def _blocks(layers: nn.Module, prefix: str) -> Iterator[Tensor]:
-    """Yield each gate's matrix (hidden_size, fan_in) of the parameters whose name begins with `prefix`."""
-    for name, parameter, hidden_size in _named_parameters(layers):
-        if name.startswith(prefix) and parameter.ndim == 2:
-            yield from parameter.split(hidden_size)
+def _blocks(layers: nn.Module, prefix: str) -> list[Tensor]:
+    """Return each gate's matrix (hidden_size, fan_in) of the parameters whose name begins with `prefix`."""
+    matrices = [(parameter, size) for parameter, size in _named(layers, prefix) if parameter.ndim == 2]
+    return [block for matrix, size in matrices for block in matrix.split(size)]
 
 
 def _zero_biases(layers: nn.Module) -> None:
@@ -217,13 +223,7 @@ def _zero_biases(layers: nn.Module) -> None:
 
 
 def _recurrent_weights(layers: nn.Module) -> list[Tensor]:
-    weights = [parameter for name, parameter, _ in _named_parameters(layers) if name.startswith("weight_hh")]
-    if not weights:
-        raise ValueError(
-            "init='critical' scales recurrent weights called 'weight_hh*'. "
-            f"Got {type(layers).__name__} with {', '.join(n for n, _ in layers.named_parameters()) or 'no parameters'}."
-        )
-    return weights
+    return [parameter for parameter, _ in _named(layers, "weight_hh")]
 
 
 def _repeated(layers: nn.Module, drive: Tensor | None, n_steps: int) -> Tensor:

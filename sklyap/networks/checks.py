@@ -94,18 +94,32 @@ def _check_cell(estimator: Any, who: str) -> None:
             f"The 'nonlinearity' parameter of {who} is of cell='rnn' only. "
             f"Got nonlinearity={nonlinearity!r} with cell={cell!r}."
         )
-    kind = CELLS[cell] if is_name else cell
-    accepted = inspect.signature(kind).parameters
-    if not estimator.bias and "bias" not in accepted:
+    _check_cell_params(
+        CELLS[cell] if is_name else cell, estimator, who, own={"nonlinearity"} if cell == "rnn" else set()
+    )
+
+
+def _check_cell_params(kind: type[RecurrentCell], estimator: Any, who: str, own: set[str]) -> None:
+    """Refuse what the cell's constructor would; `own` are its parameters that the estimator has too."""
+    signature, params = inspect.signature(kind), estimator.cell_params or {}
+    taken = {"n_inputs", "hidden_size", "bias", *own}
+    known = [name for name in signature.parameters if name not in taken]
+    if not estimator.bias and "bias" not in signature.parameters:
         raise ValueError(f"The 'bias' parameter of {who} must be True with {kind.__name__}, which takes none.")
-    known = [name for name in accepted if name not in ("n_inputs", "hidden_size", "bias", "nonlinearity")]
-    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values())
-    for name in estimator.cell_params or {}:
-        if name not in known and not open_ended:
+    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values())
+    for name in params:
+        if name in taken or not (name in known or open_ended):
             raise ValueError(
                 f"The 'cell_params' parameter of {who} must hold parameters of {kind.__name__}, "
-                f"{', '.join(map(repr, known)) or 'which has none'}. Got {name!r}.{suggestion(name, known)}"
+                f"{', '.join(map(repr, known)) or 'which has none'}. Got {name!r}.{suggestion(str(name), known)}"
             )
+    try:
+        signature.bind(1, 1, **params)
+    except TypeError as error:
+        raise ValueError(
+            f"The 'cell' parameter of {who} must be constructed as {kind.__name__}(n_inputs, hidden_size, "
+            f"**cell_params). Got cell_params={params!r}: {error}."
+        ) from None
 
 
 def _check_optimizer(optimizer: Any, who: str) -> None:
