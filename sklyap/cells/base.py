@@ -159,8 +159,7 @@ class RecurrentCell(nn.Module, abc.ABC):
     n_inputs : int or None
         Width of the input; None for an autonomous system.
     output_size : int
-        Width of what a readout or a following layer sees: the first `output_size` entries of the state,
-        unless `output` says otherwise.
+        Width of what a readout or a following layer sees, the first `output_size` entries of the state.
     encoder : callable or None
         Maps a network's own input to what drives the cell (n_sequences, n_steps, n_inputs), and to the
         initial state (n_sequences, state_size) or None; absent where the cell is driven directly.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 
 from sklyap.cells.base import RecurrentCell
 from sklyap.cells.elman import ElmanCell
+from sklyap.cells.encoder import LayerInput
 from sklyap.cells.gated import GatedCell
 from sklyap.cells.gru import GRUCell
 from sklyap.cells.lstm import LSTMCell
@@ -20,6 +19,7 @@ from sklyap.cells.stacked import StackedCell
 
 __all__ = ["as_recurrent_cell", "find_layer", "module_of"]
 
+_TORCH = (nn.RNN, nn.GRU, nn.LSTM, nn.RNNCell, nn.GRUCell, nn.LSTMCell)
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase, RecurrentCell)
 
 
@@ -37,8 +37,9 @@ def as_recurrent_cell(network: Any, *, layer: str | None = None) -> RecurrentCel
     Returns
     -------
     RecurrentCell
-        A copy: analysing it leaves the network bit-identical. Its `encoder` runs whatever comes before
-        the recurrent layer in the network's `forward`, so that sequences go in at the network's input.
+        A copy, in evaluation mode and without gradients: analysing it leaves the network bit-identical. Its
+        `encoder` runs what comes before the recurrent layer in the network's `forward`, so that sequences go in
+        at the network's input.
 
     Raises
     ------
@@ -57,30 +58,32 @@ def as_recurrent_cell(network: Any, *, layer: str | None = None) -> RecurrentCel
     """
     module = module_of(network)
     name, found = find_layer(module, layer)
-    cell = _copy_layer(name, found)
+    _check_supported(name, found)
+    module = _snapshot(module)
+    whole = module.get_submodule(name) is module
+    cell = _cell_of(module.get_submodule(name), alone=whole)
     bad = [n for n, p in cell.named_parameters() if not bool(torch.isfinite(p).all())]
     if bad:
         raise ValueError(
             f"The 'network' parameter has NaN or infinite values in {', '.join(bad)}"
             f"{f' of {name!r}' if name else ''}; its training has probably diverged."
         )
-    if found is not module:
-        cell.encoder = partial(_layer_input, module, found)
+    if not whole:
+        cell.encoder = LayerInput(module, module.get_submodule(name))
     return cell
 
 
 def module_of(network: Any) -> nn.Module:
     """Return the torch module inside an estimator (`net_`), a skorch net (`module_`), or the module itself."""
     if isinstance(network, nn.Module):
-        return network
-    inner = getattr(network, "net_", network)
-    module = getattr(inner, "module_", None)
-    if isinstance(module, nn.Module):
-        return module
+        return getattr(network, "_orig_mod", network)  # what torch.compile wraps
+    for attribute in ("net_", "module_"):
+        if hasattr(network, attribute):
+            return module_of(getattr(network, attribute))
     if hasattr(network, "fit"):
         raise ValueError(
-            f"The 'network' parameter must be a fitted network. Got a {type(network).__name__} that is not "
-            "fitted yet (it has no net_ or module_); call fit first."
+            f"The 'network' parameter must be a fitted network. Got a {type(network).__name__} without net_ or "
+            "module_: call fit first, or hand over the network that it holds."
         )
     raise TypeError(
         "The 'network' parameter must be a RecurrentCell, a torch module, or a fitted skorch net or sklyap "
@@ -121,49 +124,77 @@ def find_layer(module: nn.Module, layer: str | None = None) -> tuple[str, nn.Mod
     return found[0]
 
 
-def _copy_layer(name: str, layer: nn.Module) -> RecurrentCell:
-    """Return a cell with copies of the layer's weights, without gradients, in evaluation mode."""
+def _check_supported(name: str, layer: nn.Module) -> None:
     where = f" {name!r}" if name else ""
-    if isinstance(layer, RecurrentCell):
-        cell = _detached_copy(layer)
-    elif getattr(layer, "bidirectional", False):
+    if getattr(layer, "bidirectional", False):
         raise ValueError(
             f"The 'network' parameter has a bidirectional layer{where}, which is no dynamical system in time: "
             "its backward half runs on the future. Use a unidirectional layer."
         )
-    elif getattr(layer, "proj_size", 0):
+    if getattr(layer, "proj_size", 0):
         raise ValueError(
             f"The 'network' parameter has a layer{where} with proj_size={layer.proj_size}, which is not supported: "
             "the projected state breaks the square one-step map. Use proj_size=0."
         )
-    else:
-        cell = _from_torch(layer)
-    return cell.eval().requires_grad_(False)
+    kind = next((kind for kind in _TORCH if isinstance(layer, kind)), None)
+    if kind is not None and type(layer).forward is not kind.forward:
+        raise ValueError(
+            f"The 'network' parameter has a {type(layer).__name__}{where} that overrides the forward of "
+            f"nn.{kind.__name__}, so its step is not known. Write it as a RecurrentCell or a FunctionCell."
+        )
 
 
-def _detached_copy(cell: RecurrentCell) -> RecurrentCell:
-    """Return a deep copy with its own weights that still shares the network behind `encoder`."""
-    memo: dict[int, Any] = {id(cell.encoder): cell.encoder}
-    for parameter in cell.parameters():
-        memo[id(parameter)] = nn.Parameter(parameter.detach().clone(), requires_grad=False)
-    return copy.deepcopy(cell, memo)
+def _snapshot(module: nn.Module) -> nn.Module:
+    """Return a copy of a module in evaluation mode, without gradients; a cell's own encoder is shared."""
+    memo: dict[int, Any] = {}
+    if isinstance(module, RecurrentCell):
+        memo[id(module.encoder)] = module.encoder
+    for attached in _attached_tensors(module):
+        memo[id(attached)] = attached.detach().clone()
+    try:
+        twin = copy.deepcopy(module, memo)
+    except Exception as error:
+        raise ValueError(
+            f"The 'network' parameter must be a network that copy.deepcopy can copy, as it is analysed as a copy. "
+            f"Copying the {type(module).__name__} failed: {error}"
+        ) from error
+    return twin.eval().requires_grad_(False)
 
 
-def _from_torch(layer: nn.Module) -> RecurrentCell:
+def _attached_tensors(module: nn.Module) -> Iterator[Tensor]:
+    """Yield the tensors among a module's attributes that belong to a graph, which deepcopy refuses."""
+    for submodule in module.modules():
+        for value in vars(submodule).values():
+            for item in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(item, Tensor) and not item.is_leaf:
+                    yield item
+
+
+def _cell_of(layer: nn.Module, *, alone: bool) -> RecurrentCell:
+    """Return a cell with the weights of `layer`: itself if it is one and `alone`, otherwise a copy."""
+    if isinstance(layer, RecurrentCell):
+        return layer if alone else copy.deepcopy(layer)
+    _renew_weights(layer)
     kind, options = _kind_of(layer)
     suffixes = [f"_l{i}" for i in range(layer.num_layers)] if isinstance(layer, nn.RNNBase) else [""]
-    cells = []
-    for i, suffix in enumerate(suffixes):
-        weights = getattr(layer, f"weight_ih{suffix}")
-        n_inputs = layer.input_size if i == 0 else layer.hidden_size
+    cells: list[RecurrentCell] = []
+    for suffix in suffixes:
+        n_inputs = cells[-1].output_size if cells else layer.input_size
         with torch.random.fork_rng(devices=[]):
             cell = kind(n_inputs, layer.hidden_size, bias=bool(layer.bias), **options)
-        cell.to(dtype=weights.dtype, device=weights.device)
+        cell.to(getattr(layer, f"weight_ih{suffix}"))
         with torch.no_grad():
-            for parameter_name, parameter in cell.named_parameters():
-                parameter.copy_(getattr(layer, parameter_name + suffix))
-        cells.append(cell)
-    return cells[0] if len(cells) == 1 else StackedCell(cells)
+            for name, parameter in cell.named_parameters():
+                parameter.copy_(getattr(layer, name + suffix))
+        cells.append(cell.eval().requires_grad_(False))
+    return cells[0] if len(cells) == 1 else StackedCell(cells).eval()
+
+
+def _renew_weights(layer: nn.Module) -> None:
+    """Bring weights up to date that torch's old weight_norm and spectral_norm compute before each forward."""
+    for hook in layer._forward_pre_hooks.values():
+        if hasattr(hook, "compute_weight"):
+            hook(layer, ())
 
 
 def _kind_of(layer: nn.Module) -> tuple[type[GatedCell], dict[str, str]]:
@@ -172,89 +203,3 @@ def _kind_of(layer: nn.Module) -> tuple[type[GatedCell], dict[str, str]]:
     if isinstance(layer, nn.GRU | nn.GRUCell):
         return GRUCell, {}
     return ElmanCell, {"nonlinearity": layer.nonlinearity}
-
-
-class _InputSeenError(Exception):
-    """Stops a forward pass once the recurrent layer's input is known."""
-
-
-@contextmanager
-def _untouched(module: nn.Module) -> Iterator[None]:
-    """Evaluate a module and leave its train/eval flags and the global random state as they were."""
-    flags = {m: m.training for m in module.modules()}
-    devices = sorted({p.device for p in module.parameters() if p.is_cuda}, key=str)
-    try:
-        with torch.random.fork_rng(devices=devices), torch.no_grad():
-            module.eval()
-            yield
-    finally:
-        for submodule, training in flags.items():
-            submodule.training = training
-
-
-def _layer_input(module: nn.Module, layer: nn.Module, sequences: Any) -> tuple[Tensor, Tensor | None]:
-    """Return what drives `layer` when `module` is given `sequences`, and the state it starts from.
-
-    Returns
-    -------
-    x : Tensor of shape (n_sequences, n_steps, n_inputs)
-    s : Tensor of shape (n_sequences, state_size), or None for zeros
-    """
-    given = _like_module(module, sequences)
-    seen: list[Tensor] = []
-    states: list[Any] = []
-    whole = not isinstance(layer, nn.RNNCellBase)
-
-    def look(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        x, s = (*args, *kwargs.values(), None, None)[:2]
-        if not isinstance(x, Tensor):
-            raise TypeError(f"the recurrent layer must be called with a tensor, not {type(x).__name__}")
-        seen.append(x.detach())
-        states.append(s)
-        if whole:
-            raise _InputSeenError
-
-    handle = layer.register_forward_pre_hook(look, with_kwargs=True)
-    try:
-        with _untouched(module):
-            module(given)
-    except _InputSeenError:
-        pass
-    except Exception as error:
-        raise ValueError(
-            f"The 'sequences' parameter, of shape {tuple(given.shape)} and dtype {given.dtype}, could not be run "
-            f"through the {type(module).__name__} up to its recurrent layer: {error}"
-        ) from error
-    finally:
-        handle.remove()
-    if not seen:
-        raise ValueError(
-            f"The 'network' parameter is a {type(module).__name__} whose forward never calls its recurrent layer."
-        )
-    start = None if states[0] is None else _joined_state(layer, states[0])
-    if not whole:
-        return torch.stack(seen, 1), start
-    x = seen[0]
-    # Handed through unchanged, sequences are ours (sequence first); otherwise the layer's own order counts.
-    time_first = isinstance(layer, nn.RNNBase) and not layer.batch_first and not torch.equal(x, given)
-    return (x.transpose(0, 1) if time_first else x), start
-
-
-def _joined_state(layer: nn.Module, state: Any) -> Tensor:
-    """Return a torch layer's initial state as one tensor (n_sequences, state_size)."""
-    parts = torch.stack(tuple(state), -2) if isinstance(state, tuple | list) else state.unsqueeze(-2)
-    if isinstance(layer, RecurrentCell):
-        return state.detach()
-    if isinstance(layer, nn.RNNCellBase):
-        return parts.detach().flatten(1)
-    # (layers, n, parts, H) -> (n, layers · parts · H)
-    return parts.detach().transpose(0, 1).flatten(1)
-
-
-def _like_module(module: nn.Module, sequences: Any) -> Tensor:
-    """Return sequences on the module's device; floating ones in its dtype, tokens as int64."""
-    tensor = torch.as_tensor(sequences)
-    like = next((p for p in module.parameters() if p.is_floating_point()), tensor)
-    if tensor.is_floating_point():
-        return tensor.to(like)
-    return tensor.to(like.device, torch.int64)

@@ -22,9 +22,10 @@ class FunctionCell(RecurrentCell):
     Parameters
     ----------
     step : callable
-        ``step(s, x) -> s'`` with `s` (*batch, state_size) and `x` (*batch, n_inputs), or None for an
-        autonomous system. Written in torch operations on the last axis, differentiable, without
-        in-place changes of its arguments.
+        ``step(s, x) -> s'`` with `s` (n, state_size) and `x` (n, n_inputs), or None for an autonomous
+        system, for any n. Written in torch operations, differentiable, row by row, without in-place changes of
+        its arguments; of the dtype of `s` (float64 unless a spectrum is asked for in float32). A step that is a
+        module moves along.
     state_size : int
         N, the length of the state.
     n_inputs : int, optional
@@ -89,7 +90,14 @@ class FunctionCell(RecurrentCell):
     def step(self, s: Tensor, x: Tensor | None) -> Tensor:
         # Users write for (n_sequences, state_size); a whole trajectory is one long batch to them.
         batch = s.shape[:-1]
-        s_next = self._step(s.reshape(-1, s.shape[-1]), None if x is None else x.reshape(-1, x.shape[-1]))
+        rows = s.reshape(-1, self.state_size)
+        s_next = self._step(rows, None if x is None else x.reshape(-1, x.shape[-1]))
+        if not isinstance(s_next, Tensor) or s_next.shape != rows.shape:
+            got = f"shape {tuple(s_next.shape)}" if isinstance(s_next, Tensor) else type(s_next).__name__
+            raise ValueError(
+                f"The 'step' parameter of FunctionCell must return the next state, a tensor of shape "
+                f"{tuple(rows.shape)} as `s` has. Got {got} instead."
+            )
         return s_next.reshape(*batch, self.state_size)
 
     def initial_state(self, n: int) -> Tensor:
