@@ -68,6 +68,17 @@ class Drive:
         starts = None if self.starts is None else self.starts.to(device=device, dtype=dtype)
         return Drive(inputs, starts, self.lengths)
 
+    def settling(self, steps: int | str, name: str = "warmup", *, reserved: int = 0) -> int:
+        """Return how many steps of every sequence to leave for settling, beside `reserved` others.
+
+        "auto" is a tenth of the shortest sequence, and of short ones up to a quarter to reach ten steps:
+        that is what a state and its tangent basis need to forget their start, however long they run.
+        """
+        shortest = min(self.lengths)
+        if steps == "auto":
+            return min(max(shortest // 10, min(10, shortest // 4)), shortest - 1 - reserved)
+        return check_int(steps, name, low=0, high=shortest - 1 - reserved)
+
     def batches(self, size: int) -> list[list[int]]:
         """Return the indices of the sequences in batches, the longest first (padding then only trails)."""
         order = sorted(range(self.n_sequences), key=lambda i: -self.lengths[i])

@@ -20,7 +20,6 @@ from sklyap.validation import check_choice, check_dtype, check_int, resolve_devi
 
 __all__ = ["LyapunovResult", "lyapunov_spectrum"]
 
-_LONGEST_WARMUP = 2000
 _SIGN_TOLERANCE = 0.01
 """A standard error below this share of the largest |exponent| is small enough to call zero zero."""
 
@@ -139,7 +138,7 @@ def lyapunov_spectrum(
         How many leading exponents; the whole spectrum by default.
     warmup : int or "auto", default="auto"
         First steps of each sequence in which state and basis settle; they are not averaged. "auto" is a
-        tenth of the shortest sequence, at least one step (if there are two) and at most 2000.
+        tenth of the shortest sequence, and of short ones up to a quarter to reach ten steps.
     qr_interval : int or "auto", default="auto"
         Steps between orthonormalisations. "auto" measures how far directions separate and takes the
         longest interval that keeps half of the digits of every wanted exponent; it is 1 with
@@ -203,7 +202,7 @@ def lyapunov_spectrum(
     dtype, device = check_dtype(dtype), resolve_device(device)
     seed = seed_from(random_state)
     drive = Drive.of(cell, sequences).to(dtype, device)
-    warmup = _check_warmup(warmup, min(drive.lengths))
+    warmup = drive.settling(warmup)
     if batch_size is not None:
         check_int(batch_size, "batch_size", low=1)
     if return_basis and len(set(drive.lengths)) > 1:
@@ -238,12 +237,6 @@ def check_settings(
         check_int(qr_interval, "qr_interval", low=1)
     N = tangent_size(cell, state)
     return (N if n_exponents is None else check_int(n_exponents, "n_exponents", low=1, high=N)), N
-
-
-def _check_warmup(warmup: int | str, shortest: int) -> int:
-    if warmup == "auto":
-        return min(max(1, shortest // 10), _LONGEST_WARMUP, shortest - 1)
-    return check_int(warmup, "warmup", low=0, high=shortest - 1)
 
 
 def _summarise(records: list[GrowthRecord], warmup: int, complete: bool) -> LyapunovResult:
