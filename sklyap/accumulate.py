@@ -70,7 +70,7 @@ class GrowthRecord:
                 continue
             while bins[current + 1] <= block.start:
                 current += 1
-            m, length = len(block.Q), block.stop - block.start
+            m, length = len(block.log_growth), block.stop - block.start
             sums[:m, current] += block.log_growth
             steps[:m, current] += length
             worst = max(worst, block.strain)

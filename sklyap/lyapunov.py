@@ -220,6 +220,7 @@ def lyapunov_spectrum(
             blocks = qr_iteration(
                 cell, x, Q=Q, s=s, lengths=lengths, qr_interval=interval,
                 orthonormalizer=orthonormalizer, state=state, breakpoints=[warmup],
+                factors=return_local or return_basis,
             )  # fmt: skip
             records.append(GrowthRecord.of(blocks, Q, indices, bins, return_local, return_basis))
     result = _summarise(records, warmup, k == N)

@@ -9,20 +9,26 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from sklyap.cells import Linearization, RecurrentCell
 from sklyap.exceptions import DivergedError
-from sklyap.orthonormalize import log_range, orthonormalize, strain
+from sklyap.orthonormalize import METHODS, log_range, orthonormalize, orthonormalize_once, strain, well_conditioned
+from sklyap.validation import check_choice, check_int
 
-__all__ = ["QRBlock", "flushed_denormals", "qr_iteration", "strain_budget", "tangent_size"]
+__all__ = ["QRBlock", "check_settings", "flushed_denormals", "qr_iteration", "strain_budget", "tangent_size"]
 
+_FIRST_CHUNK = 8
 _CHUNK_STEPS = 64
 _CHUNK_BYTES = 16 * 2**20
 _LONGEST_INTERVAL = 64
+_ONCE_FROM = 32
+"""From how many directions on a single Cholesky pass is faster than Householder reflections."""
+_LARGE = 2**15
+"""From how many numbers in a basis on every block is checked at once."""
 _AIM = 0.8
 """Share of the strain budget that the next block is planned for; the rest is room for a worse block."""
 
@@ -35,14 +41,12 @@ class QRBlock:
     ----------
     start, stop : int
         Steps covered, ``start <= t < stop``.
-    Q : Tensor of shape (n_active, state_size, k)
+    Q : Tensor of shape (n_active, state_size, k) or None
         The basis after the block. Sequences that have ended drop out at the end of the batch.
-    R : Tensor of shape (n_active, k, k)
-        Upper triangular.
+    R : Tensor of shape (n_active, k, k) or None
+        Upper triangular. Where factors were not asked for, R is None and Q given now and then only.
     log_growth : Tensor of shape (n_active, k)
         ln diag R, in nats over the whole block; -inf where a direction is annihilated.
-    state : Tensor of shape (n_active, state_size)
-        The state after the block.
     strain : float
         The largest spread of R over sequences and resolved directions, see
         :func:`sklyap.orthonormalize.strain`.
@@ -50,16 +54,27 @@ class QRBlock:
 
     start: int
     stop: int
-    Q: Tensor
-    R: Tensor
+    Q: Tensor | None
+    R: Tensor | None
     log_growth: Tensor
-    state: Tensor
     strain: float
 
 
 def tangent_size(cell: RecurrentCell, state: str) -> int:
     """Return the dimension of the tangent space that ``state="full"`` or ``state="hidden"`` looks at."""
     return cell.state_size if state == "full" else cell.hidden_state_size
+
+
+def check_settings(
+    cell: RecurrentCell, n_exponents: int | None, qr_interval: int | str, orthonormalizer: str, state: str
+) -> tuple[int, int]:
+    """Return the number of exponents and the dimension of the tangent space, or raise."""
+    check_choice(state, "state", ["full", "hidden"])
+    check_choice(orthonormalizer, "orthonormalizer", METHODS)
+    if qr_interval != "auto":
+        check_int(qr_interval, "qr_interval", low=1)
+    N = tangent_size(cell, state)
+    return (N if n_exponents is None else check_int(n_exponents, "n_exponents", low=1, high=N)), N
 
 
 @contextmanager
@@ -79,14 +94,30 @@ def strain_budget(dtype: torch.dtype) -> float:
     return -0.5 * math.log(torch.finfo(dtype).eps)
 
 
-class _Interval:
-    """How many steps the next block may have: fixed, or planned from the strain of the blocks so far."""
+class _Plan:
+    """How to factor the next block, and after how many steps: as asked for, or as the blocks so far suggest.
 
-    def __init__(self, qr_interval: int | str, dtype: torch.dtype) -> None:
+    Attributes
+    ----------
+    length : int
+        Steps of the next block.
+    fixed : bool
+        Whether the interval was asked for.
+    once : bool
+        Whether a single Cholesky pass is tried between the ends of sums.
+    suspicious : float
+        Strain from which on a direction may be annihilated rather than contracted.
+    """
+
+    def __init__(self, qr_interval: int | str, orthonormalizer: str, Q: Tensor) -> None:
         self.fixed = qr_interval != "auto"
         self.length = int(qr_interval) if self.fixed else 1
-        self._budget = strain_budget(dtype)
-        self._range = log_range(dtype)
+        self.orthonormalizer = orthonormalizer
+        self.once = orthonormalizer == "auto" and Q.shape[-1] >= _ONCE_FROM
+        self.suspicious = -math.log(torch.finfo(Q.dtype).eps * Q.shape[-2])
+        self._budget = strain_budget(Q.dtype)
+        self._range = log_range(Q.dtype)
+        self._well = well_conditioned(Q.dtype)
         self._rate = 0.0
         self._longest = _LONGEST_INTERVAL
 
@@ -104,11 +135,62 @@ class _Interval:
                 self._rate = max(self._rate, load / length)
             self.length = length // 2
             return False
+        if length < self.length:
+            return True  # cut short, which says little about a whole one
         # Recent blocks count most: the plan follows the run, and a plan too long is redone in halves.
         self._rate = max(load / length, 0.97 * self._rate)
         planned = _AIM / self._rate if self._rate > 0 else math.inf
         self.length = int(min(max(planned, 1), 2 * length + 1, self._longest))
         return True
+
+    def factor(self, Z: Tensor, steps: range, *, exact: bool) -> _Seen:
+        """Factor what `steps` have made of the basis, in a single pass unless an `exact` basis is wanted."""
+        if self.once and not exact:
+            Q, diagonal, quality = orthonormalize_once(Z)
+            # Columns of R are as long as those of Z: their maximum is the largest entry up to a factor √k.
+            return _Seen(steps, diagonal, torch.linalg.vector_norm(Z, dim=-2).amax(-1), quality, Q)
+        if self.orthonormalizer == "auto" and not Z.is_cuda:
+            Q, R = torch.linalg.qr(Z)  # signs do not matter here
+        else:
+            Q, R = orthonormalize(Z, self.orthonormalizer)
+        R = R.abs()
+        peak = R.amax((-2, -1))
+        return _Seen(steps, R.diagonal(dim1=-2, dim2=-1), peak, torch.ones_like(peak), Q)
+
+    def check(self, seen: list[_Seen], offset: int) -> tuple[list[QRBlock], bool]:
+        """Return blocks run without looking if all of them hold, and whether to go on without care.
+
+        Only the last of them has its basis.
+        """
+        log_growth = torch.stack([block.diagonal for block in seen]).log()
+        worst = (torch.stack([block.peak for block in seen]).log() - log_growth.amin(-1)).amax(-1)
+        quality = torch.stack([block.quality.amin() for block in seen])
+        # One transfer from the device for all.
+        growth, quality, *strains = torch.cat([log_growth.abs().amax()[None], quality.amin()[None], worst]).tolist()
+        if not quality > self._well:  # NaN included
+            self.once = False
+            return [], True
+        longest = max(len(block.steps) for block in seen)
+        finite = math.isfinite(growth)
+        if not (finite and max(strains) < self.suspicious) and not (finite and self.fixed and longest > 1):
+            return [], False
+        if not self.accepts(longest, max(strains), growth):
+            return [], False
+        bases = [None] * (len(seen) - 1) + [seen[-1].Q]
+        spans = [(offset + block.steps.start, offset + block.steps.stop) for block in seen]
+        rows = zip(spans, bases, log_growth, strains, strict=True)
+        return [QRBlock(*span, Q, None, rates, spread) for span, Q, rates, spread in rows], True
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A block that has run but has not been checked: its steps, |diag R| and its largest entry, quality, basis."""
+
+    steps: range
+    diagonal: Tensor
+    peak: Tensor
+    quality: Tensor
+    Q: Tensor | None
 
 
 def qr_iteration(
@@ -122,6 +204,7 @@ def qr_iteration(
     orthonormalizer: str = "auto",
     state: str = "full",
     breakpoints: Iterable[int] = (),
+    factors: bool = True,
 ) -> Iterator[QRBlock]:
     """Carry state and tangent basis along sequences and yield one block per QR factorisation.
 
@@ -143,6 +226,11 @@ def qr_iteration(
     state : {"full", "hidden"}
     breakpoints : iterable of int
         Steps at which a block must end.
+    factors : bool, default=True
+        Whether every block has an orthonormal Q and its R. Without them, for sums of growth, blocks cost
+        less: they are checked many at a time, and between breakpoints a basis that is nearly orthonormal
+        will do (see :func:`~sklyap.orthonormalize.orthonormalize_once`), so that growth is exact summed up
+        to a breakpoint only.
 
     Yields
     ------
@@ -159,22 +247,23 @@ def qr_iteration(
     s = cell.initial_state(Q.shape[0]) if s is None else s
     lengths = [n_steps] * Q.shape[0] if lengths is None else lengths
     stops = sorted({t for t in (*breakpoints, *lengths) if 0 < t <= n_steps})
-    interval = _Interval(qr_interval, Q.dtype)
-    start = 0
+    plan = _Plan(qr_interval, orthonormalizer, Q)
+    start, chunk_steps = 0, _FIRST_CHUNK
     for stop in stops:
         while start < stop:
             n = sum(length > start for length in lengths)
             Q, s = Q[:n], s[:n]
             # A whole number of blocks, so that the end of a chunk does not cut one short.
-            end = min(stop, start + interval.length * max(1, _CHUNK_STEPS // interval.length))
+            end = min(stop, start + plan.length * max(1, chunk_steps // plan.length))
             chunk = None if inputs is None else inputs[:n, start:end]
             states = cell.trajectory(s, end - start if chunk is None else chunk)
             _check_finite(states, "state", start)
             along = _Folded(_linearize(cell, states[:-1], chunk, state), Q)
-            for block in _blocks(along, states, Q, start, interval, orthonormalizer):
+            blocks = _careful_blocks if factors else _blocks
+            for block in blocks(along, Q, range(end - start), start, plan, end == stop):
                 yield block
                 Q = block.Q
-            s, start = states[-1], end
+            s, start, chunk_steps = states[-1], end, min(2 * chunk_steps, _CHUNK_STEPS)
 
 
 def _linearize(cell: RecurrentCell, states: Tensor, x: Tensor | None, state: str) -> Linearization:
@@ -199,36 +288,75 @@ class _Folded:
         return self._part[t - self._first]
 
 
-def _blocks(
-    along: _Folded, states: Tensor, Q: Tensor, offset: int, interval: _Interval, orthonormalizer: str
-) -> Iterator[QRBlock]:
-    """Yield the blocks of one chunk; step t of the chunk is step ``offset + t`` of the sequence."""
-    t, end = 0, len(states) - 1
-    suspicious = -math.log(torch.finfo(Q.dtype).eps * Q.shape[-2])
-    while t < end:
-        length = min(interval.length, end - t)
+def _blocks(along: _Folded, Q: Tensor, steps: range, offset: int, plan: _Plan, last: bool) -> Iterator[QRBlock]:
+    """Yield the blocks of one chunk, as cheap as they come: carefully only where checks say so."""
+    while steps:
+        blocks, calm = _swift_blocks(along, Q, steps, offset, plan, last)
+        yield from blocks
+        if blocks:
+            Q, steps = blocks[-1].Q, range(blocks[-1].stop - offset, steps.stop)
+        if not calm:
+            yield from _careful_blocks(along, Q, steps, offset, plan, last)
+            return
+
+
+def _swift_blocks(
+    along: _Folded, Q: Tensor, steps: range, offset: int, plan: _Plan, last: bool
+) -> tuple[list[QRBlock], bool]:
+    """Run blocks without looking and check many at once; return those that hold and whether to go on like this.
+
+    Large matrices are checked block by block: a look costs nothing beside them, a repetition much.
+    """
+    eager = Q.numel() >= _LARGE and not Q.is_cuda
+    done: list[QRBlock] = []
+    unchecked: list[_Seen] = []
+    t = steps.start
+    while t < steps.stop:
+        block = range(t, min(t + plan.length, steps.stop))
+        Z = Q
+        for step in block:
+            Z = along[step].push(Z)
+        t = block.stop
+        unchecked.append(plan.factor(Z, block, exact=last and t == steps.stop))
+        Q = unchecked[-1].Q
+        if len(unchecked) > 1:
+            unchecked[-2] = replace(unchecked[-2], Q=None)  # a GPU's memory would not hold them all
+        if eager or t == steps.stop:
+            held, calm = plan.check(unchecked, offset)
+            done += held
+            if not held:
+                return done, calm
+            unchecked = []
+    return done, True
+
+
+def _careful_blocks(along: _Folded, Q: Tensor, steps: range, offset: int, plan: _Plan, last: bool) -> Iterator[QRBlock]:
+    """Yield the blocks of one chunk one by one, with their factors; step t is ``offset + t`` of the sequence."""
+    t = steps.start
+    while t < steps.stop:
+        length = min(plan.length, steps.stop - t)
         Z = Q
         for step in range(t, t + length):
             Z = along[step].push(Z)
-        Q_next, R = orthonormalize(Z, orthonormalizer)
+        Q_next, R = orthonormalize(Z, plan.orthonormalizer)
         log_growth = R.diagonal(dim1=-2, dim2=-1).log()
         spread = strain(R)
-        if length == 1 and bool((spread > suspicious).any()):
+        if length == 1 and bool((spread > plan.suspicious).any()):
             annihilated = R.diagonal(dim1=-2, dim2=-1) <= _rounding(along[t], Q)
             log_growth = log_growth.masked_fill(annihilated, -math.inf)
             spread = spread.masked_fill(annihilated, 0.0)
             if bool(annihilated.any()):
-                interval.single_steps()
+                plan.single_steps()
         worst = float(spread.max())
         growth = float(log_growth.masked_fill(log_growth == -math.inf, 0.0).abs().max())
         if not (math.isfinite(worst) and math.isfinite(growth)) and not bool(torch.isfinite(R).all()):
-            if interval.fixed or length == 1:
+            if plan.fixed or length == 1:
                 hint = f" after {length} steps without factorisation; lower qr_interval" if length > 1 else ""
                 _check_finite(R.unsqueeze(0), "tangent basis", offset + t, hint)
             worst = math.inf  # overflow within the block: a shorter one may do
-        if not interval.accepts(length, worst, growth):
+        if not plan.accepts(length, worst, growth):
             continue
-        yield QRBlock(offset + t, offset + t + length, Q_next, R, log_growth, states[t + length], worst)
+        yield QRBlock(offset + t, offset + t + length, Q_next, R, log_growth, worst)
         Q, t = Q_next, t + length
 
 
