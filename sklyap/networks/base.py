@@ -197,8 +197,9 @@ class RecurrentEstimator(BaseEstimator):
             net = self._new_net(self._net_options())
             net.network.load_state_dict(tensors)
         except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
-            reason = f"it has no {error}" if isinstance(error, KeyError) else error
-            raise ValueError(f"The state is not one that this {who} can take: {reason}.") from error
+            # Torch's messages have several lines, and a KeyError's is the key alone.
+            reason = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+            raise ValueError(f"The state is not one that this {who} can take: {reason.rstrip('. ')}.") from error
         net.history.extend(history)
         self.net_ = net
         return self
