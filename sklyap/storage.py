@@ -26,9 +26,11 @@ from safetensors import SafetensorError
 from sklyap.exceptions import UntrustedFileError
 
 __all__ = [
+    "check_schema",
     "check_writable",
     "read_arrays",
     "read_json",
+    "read_state",
     "read_tensors",
     "remove_stale_temporaries",
     "sha256",
@@ -39,6 +41,7 @@ __all__ = [
 ]
 
 _TEMPORARY = ".partial"
+_METADATA = "json"
 
 
 def sha256(content: bytes) -> str:
@@ -68,11 +71,12 @@ def write_json(path: Path, value: Any) -> str:
     return write_bytes(path, json.dumps(value, indent=1).encode())
 
 
-def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> str:
-    """Write named tensors as safetensors and return the SHA-256 of the file."""
+def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Any = None) -> str:
+    """Write named tensors, and `metadata` as JSON in the header, as safetensors; return the SHA-256 of the file."""
     # Copies, because safetensors refuses tensors that share memory (tied weights).
     owned = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
-    return write_bytes(path, safetensors.torch.save(owned))
+    header = None if metadata is None else {_METADATA: json.dumps(metadata)}
+    return write_bytes(path, safetensors.torch.save(owned, metadata=header))
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> str:
@@ -108,7 +112,7 @@ def read_json(path: Path, schema: Any = None, *, directory: Path | None = None) 
     except (ValueError, RecursionError) as error:
         raise UntrustedFileError(f"{path} is truncated or not JSON: {error}") from error
     if schema is not None:
-        _check_schema(value, schema, path, "the file")
+        check_schema(value, schema, path, "the file")
     return value
 
 
@@ -118,10 +122,24 @@ def read_tensors(path: Path, *, directory: Path | None = None, checksum: str | N
     `directory` and the exceptions are as in :func:`read_json`; `checksum` is the SHA-256 that the
     file must have.
     """
+    return read_state(path, directory=directory, checksum=checksum)[0]
+
+
+def read_state(
+    path: Path, *, directory: Path | None = None, checksum: str | None = None
+) -> tuple[dict[str, torch.Tensor], Any]:
+    """Return the named tensors of a safetensors file and the metadata written with them (None without).
+
+    `directory`, `checksum` and the exceptions are as in :func:`read_tensors`.
+    """
     content = _read_bytes(path, directory, checksum)
     try:
-        return safetensors.torch.load(content)
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        tensors = safetensors.torch.load(content)
+        # The library validates the header, a JSON object after 8 bytes of length, but does not return it.
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        metadata = header.get("__metadata__", {}).get(_METADATA, "null")
+        return tensors, json.loads(metadata)
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UntrustedFileError(f"{path} is truncated or not a safetensors file: {error}") from error
 
 
@@ -188,13 +206,14 @@ def _read_bytes(path: Path, directory: Path | None, checksum: str | None) -> byt
     return content
 
 
-def _check_schema(value: Any, schema: Any, path: Path, where: str) -> None:
+def check_schema(value: Any, schema: Any, path: Path, where: str) -> None:
+    """Raise UntrustedFileError unless `value`, from `where` in `path`, follows `schema`; see `read_json`."""
     if isinstance(schema, Mapping):
-        _check_schema(value, dict, path, where)
+        check_schema(value, dict, path, where)
         for key, inner in schema.items():
             if key not in value:
                 raise UntrustedFileError(f"{path} has no key {key!r} in {where}.")
-            _check_schema(value[key], inner, path, repr(key))
+            check_schema(value[key], inner, path, repr(key))
         return
     types = schema if isinstance(schema, tuple) else (schema,)
     admitted = (*types, int) if float in types else types

@@ -1,0 +1,17 @@
+"""Populations: many networks trained on one task, safely, in parallel, and kept with their histories."""
+
+from __future__ import annotations
+
+from sklyap.population.features import HistoryFeatures
+from sklyap.population.network_population import NetworkPopulation, NetworkSequence
+from sklyap.population.records import NetworkRecord, Snapshot
+from sklyap.population.training import train_population
+
+__all__ = [
+    "HistoryFeatures",
+    "NetworkPopulation",
+    "NetworkRecord",
+    "NetworkSequence",
+    "Snapshot",
+    "train_population",
+]

@@ -1,0 +1,387 @@
+"""A population of trained networks: losses, parameters and histories in tables, weights when asked for."""
+
+from __future__ import annotations
+
+import html
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from numbers import Integral
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, clone
+
+from sklyap.exceptions import FailedNetworkWarning, UntrustedFileError
+from sklyap.networks import RNNClassifier, RNNRegressor
+from sklyap.population.description import Unknown, identity, recall
+from sklyap.population.records import NetworkRecord, Origin, PopulationDirectory, epoch_key
+
+__all__ = ["NetworkPopulation", "NetworkSequence"]
+
+_ESTIMATORS = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in (RNNClassifier, RNNRegressor)}
+
+
+class NetworkSequence(Sequence):
+    """Trained networks that are built when they are indexed: a list of estimators that takes no memory.
+
+    It is indexed as a list or as a 1-D array, so that scikit-learn's searches and splitters cut it without
+    loading anything. Each access builds a new estimator.
+
+    Attributes
+    ----------
+    shape : tuple (n_networks,)
+    """
+
+    def __init__(self, records: Sequence[NetworkRecord], epoch: Any) -> None:
+        self._records = list(records)
+        self._epoch = epoch
+
+    @property
+    def shape(self) -> tuple[int]:
+        return (len(self._records),)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @overload
+    def __getitem__(self, index: int) -> BaseEstimator: ...
+    @overload
+    def __getitem__(self, index: slice) -> NetworkSequence: ...
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, Integral):
+            return self._records[index].network(self._epoch)
+        return NetworkSequence(_take(self._records, index), self._epoch)
+
+    def __add__(self, other: Sequence[BaseEstimator]) -> list[BaseEstimator]:
+        return [*self, *other]
+
+    def __radd__(self, other: Sequence[BaseEstimator]) -> list[BaseEstimator]:
+        return [*other, *self]
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} trained networks, epoch {self._epoch}>"
+
+
+class NetworkPopulation(Sequence):
+    """Networks trained on one task, or several, with their histories.
+
+    ``population[i]`` is the i-th network at the end of its training, a fitted estimator; slices, masks and
+    index arrays give a smaller population, and ``+`` a larger one. Weights stay on the disk until asked for,
+    if the population was trained into a directory.
+
+    Parameters
+    ----------
+    records : sequence of NetworkRecord
+        What :func:`train_population` made, failures included.
+
+    Attributes
+    ----------
+    records : list of NetworkRecord
+        Of the networks that did not fail, in order.
+    failures : list of NetworkRecord
+        Of those that did; see ``reason`` and ``params``.
+
+    See Also
+    --------
+    train_population : Trains one.
+    """
+
+    def __init__(self, records: Sequence[NetworkRecord]) -> None:
+        self.records = [record for record in records if record.reason is None]
+        self.failures = [record for record in records if record.reason is not None]
+
+    @classmethod
+    def load(cls, directory: str | Path, *, estimator: BaseEstimator | None = None) -> NetworkPopulation:
+        """Return the population in a directory, also one whose training has not ended.
+
+        Parameters
+        ----------
+        directory : path-like
+            Of a call of :func:`train_population`, on this machine or another.
+        estimator : estimator, optional
+            What the networks are copies of. Needed when it is not one of sklyap's own estimators.
+
+        Returns
+        -------
+        NetworkPopulation
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no population.
+        UntrustedFileError
+            If the description of the population is not what sklyap wrote.
+        ValueError
+            If its networks use a class that is not loaded; nothing is imported on the word of a file.
+
+        Warns
+        -----
+        FailedNetworkWarning
+            For every network whose record is corrupt; it becomes one of the `failures`.
+        """
+        storage = PopulationDirectory(directory)
+        manifest = storage.read_manifest()
+        call = manifest["call"]
+        estimator = _restore_estimator(call, storage) if estimator is None else clone(estimator)
+        origin = Origin(manifest["name"], estimator)
+        records = []
+        for index, params in enumerate(call["networks"]):
+            try:
+                record = storage.read(identity(call), index)
+            except FileNotFoundError:
+                continue
+            except UntrustedFileError as error:
+                warnings.warn(f"Network {index} is left out: {error}", FailedNetworkWarning, stacklevel=2)
+                record = NetworkRecord(index, params, 0, 0.0, {}, {}, reason=f"UntrustedFileError: {error}")
+            records.append(_with_origin(record, origin, storage))
+        return cls(records)
+
+    @classmethod
+    def concatenate(cls, populations: Iterable[NetworkPopulation]) -> NetworkPopulation:
+        """Return one population of the networks of several, in order."""
+        return cls([record for p in populations for record in (*p.records, *p.failures)])
+
+    def __add__(self, other: NetworkPopulation) -> NetworkPopulation:
+        if not isinstance(other, NetworkPopulation):
+            return NotImplemented
+        return self.concatenate([self, other])
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @overload
+    def __getitem__(self, index: int) -> BaseEstimator: ...
+    @overload
+    def __getitem__(self, index: slice) -> NetworkPopulation: ...
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, Integral):
+            return self.records[index].network()
+        return NetworkPopulation(_take(self.records, index))
+
+    def filter(self, condition: Callable[[NetworkRecord], bool] | None = None, /, **params: Any) -> NetworkPopulation:
+        """Return the population of the networks that meet conditions, without failures.
+
+        Parameters
+        ----------
+        condition : callable, optional
+            Takes a :class:`NetworkRecord` (``params``, ``best_loss``, ``loss(epoch)``, ...), returns a bool.
+        **params
+            Hyperparameters that must have this value, or one of these values if it is a list.
+
+        Examples
+        --------
+        ``population.filter(lambda record: record.best_loss < 1, cell=["lstm", "gru"])``
+        """
+        table = self.params
+        unknown = [name for name in params if name not in table]
+        if unknown:
+            raise ValueError(f"filter takes hyperparameters of the population, {list(table)}. Got {unknown[0]!r}.")
+        chosen = np.ones(len(self), dtype=bool)
+        for name, wanted in params.items():
+            wanted = wanted if isinstance(wanted, list) else [wanted]
+            chosen &= np.array([value in wanted for value in table[name]], dtype=bool)
+        if condition is not None:
+            chosen &= np.array([bool(condition(record)) for record in self.records], dtype=bool)
+        return self[chosen]
+
+    def networks(self, epoch: Any = "last") -> NetworkSequence:
+        """Return the networks as they were at a snapshot, as a list that loads each when it is asked for.
+
+        Parameters
+        ----------
+        epoch : number or "last", default="last"
+            One of the ``snapshot_epochs`` that the population was trained with.
+
+        Returns
+        -------
+        NetworkSequence of length n_networks
+            Of fitted estimators; ``list(...)`` of it holds them all in memory.
+
+        Raises
+        ------
+        ValueError
+            If a network has no snapshot at this epoch.
+        """
+        key = _check_epoch(epoch, "networks")
+        for record in self.records:
+            if key not in record.snapshots:
+                raise ValueError(
+                    f"The 'epoch' parameter of networks must be one that was kept: {', '.join(record.snapshots)}. "
+                    f"Got {epoch!r} instead."
+                )
+        return NetworkSequence(self.records, epoch)
+
+    def losses(self, epoch: Any = "last") -> np.ndarray:
+        """Return the validation losses at an epoch (the training losses where there was no validation).
+
+        Parameters
+        ----------
+        epoch : number or "last", default="last"
+            A whole number of epochs, or a snapshot. A network that stopped early has its last loss from then on.
+
+        Returns
+        -------
+        ndarray of shape (n_networks,)
+
+        Raises
+        ------
+        ValueError
+            If no loss was measured there.
+        """
+        key = _check_epoch(epoch, "losses")
+        for record in self.records:
+            measured = key in record.snapshots or (key != "last" and float(epoch).is_integer() and epoch >= 1)
+            if not measured or (key not in record.snapshots and epoch > record.estimator().max_epochs):
+                raise ValueError(
+                    f"The 'epoch' parameter of losses must be a whole number of epochs of the training, or a snapshot: "
+                    f"{', '.join(record.snapshots)}. Got {epoch!r} instead."
+                )
+        return np.array([record.loss(epoch) for record in self.records], dtype=np.float64)
+
+    @property
+    def best_losses(self) -> np.ndarray:
+        """Lowest validation loss of each network over its epochs (n_networks,)."""
+        return np.array([record.best_loss for record in self.records], dtype=np.float64)
+
+    @property
+    def params(self) -> pd.DataFrame:
+        """Hyperparameters that vary, one row per network."""
+        names = list(dict.fromkeys(name for record in self.records for name in record.params))
+        return pd.DataFrame({name: self.groups(name) for name in names}, index=range(len(self))).infer_objects()
+
+    @property
+    def histories(self) -> list[pd.DataFrame]:
+        """One table per network: losses, metrics and seconds at every epoch, from 1."""
+        return [pd.DataFrame(r.history, index=pd.RangeIndex(1, len(r.losses) + 1, name="epoch")) for r in self.records]
+
+    def groups(self, name: str) -> np.ndarray:
+        """Return a label for every network, for cross-validation that leaves families out.
+
+        Parameters
+        ----------
+        name : str
+            A parameter of the estimators (``"cell"``, ``"hidden_size"``), or ``"population"``.
+
+        Returns
+        -------
+        ndarray of shape (n_networks,), dtype object
+        """
+        labels = np.empty(len(self), dtype=object)
+        for i, record in enumerate(self.records):
+            assert record.origin is not None
+            if name == "population":
+                labels[i] = record.origin.name
+                continue
+            values = {**record.origin.estimator.get_params(deep=False), **record.params}
+            if name not in values:
+                raise ValueError(
+                    f"The 'name' parameter of groups must be 'population' or a parameter of the networks. "
+                    f"Got {name!r} instead."
+                )
+            labels[i] = values[name]
+        return labels
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a table with a row per network: hyperparameters, seed, seconds, and losses.
+
+        Columns ``loss_<epoch>`` are those of the snapshots, ``best_loss`` the lowest over epochs; metrics are
+        those of the last epoch.
+        """
+        rows = []
+        for label, record in zip(self.groups("population"), self.records, strict=True):
+            losses = {f"loss_{key}": record.loss(key) for key in record.snapshots}
+            metrics = {name: column[-1] for name, column in record.history.items() if name not in ("epoch", "dur")}
+            measured = {"n_epochs": len(record.losses), "duration": record.duration, "seed": record.seed, **losses}
+            rows.append(
+                {"population": label, "index": record.index, **measured, "best_loss": record.best_loss, **metrics}
+            )
+        table = pd.DataFrame(rows, index=range(len(self)))
+        return pd.concat([table.iloc[:, :2], self.params, table.iloc[:, 2:]], axis=1)
+
+    def __repr__(self) -> str:
+        return "\n".join([self._headline(), *(f"  {name}: {text}" for name, text in self._summary().items())])
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(name)}</th><td>{html.escape(text)}</td></tr>"
+            for name, text in self._summary().items()
+        )
+        return f"<div><strong>{html.escape(self._headline())}</strong><table>{rows}</table></div>"
+
+    def _headline(self) -> str:
+        failed = f", {len(self.failures)} failed" if self.failures else ""
+        return f"NetworkPopulation of {len(self)} networks{failed}"
+
+    def _summary(self) -> dict[str, str]:
+        """Return what to print, by name."""
+        summary = {name: _range(column) for name, column in self.params.items()}
+        if len(self):
+            quantiles = np.nanquantile(self.best_losses, [0, 0.25, 0.5, 0.75, 1])
+            summary["best loss"] = " | ".join(f"{q:.4g}" for q in quantiles) + "  (min, quartiles, max)"
+            summary["kept at epochs"] = ", ".join(self.records[0].snapshots)
+        if self.failures:
+            summary["failures"] = "; ".join(f"network {r.index}: {r.reason}" for r in self.failures[:3])
+            summary["failures"] += f"; and {len(self.failures) - 3} more" if len(self.failures) > 3 else ""
+        return summary
+
+
+def _range(column: pd.Series) -> str:
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+        return f"{column.min():.4g} to {column.max():.4g}"
+    values = list(dict.fromkeys(getattr(value, "__name__", str(value)) for value in column))
+    return ", ".join(values[:8]) + (f", and {len(values) - 8} more" if len(values) > 8 else "")
+
+
+def _take(records: Sequence[NetworkRecord], index: Any) -> list[NetworkRecord]:
+    """Return the records at a slice, a boolean mask or an array of indices."""
+    if isinstance(index, tuple):  # scikit-learn indexes rows as array[rows, ...]
+        index = index[0]
+    if isinstance(index, slice):
+        return list(records[index])
+    index = np.asarray(index)
+    if index.dtype == bool and len(index) != len(records):
+        raise IndexError(f"A mask of {len(records)} networks must have this length. Got {len(index)} instead.")
+    if index.size == 0:
+        return []
+    if index.ndim != 1 or index.dtype.kind not in "bi":
+        raise IndexError(f"Networks are indexed by an int, a slice, a mask or a list of ints. Got {index!r} instead.")
+    return [records[i] for i in np.arange(len(records))[index]]
+
+
+def _check_epoch(epoch: Any, caller: str) -> str:
+    if isinstance(epoch, bool) or not (epoch == "last" or isinstance(epoch, int | float | np.number)):
+        raise ValueError(f"The 'epoch' parameter of {caller} must be a number or 'last'. Got {epoch!r} instead.")
+    return epoch_key(epoch)
+
+
+def _restore_estimator(call: dict[str, Any], storage: PopulationDirectory) -> BaseEstimator:
+    description = call["estimator"].get("class")
+    name = description.get("__class__") if isinstance(description, dict) else None
+    if name not in _ESTIMATORS:
+        raise ValueError(
+            f"The networks in {storage.path} are of the class {name}, which is not loaded on the word of a file. "
+            "Pass `estimator`, an instance of it."
+        )
+    estimator = _ESTIMATORS[name]()
+    known = estimator.get_params(deep=False)
+    described = {k: v for k, v in _recall_params(call["estimator"]["params"], storage).items() if k in known}
+    return estimator.set_params(**described)
+
+
+def _recall_params(described: dict[str, Any], storage: PopulationDirectory) -> dict[str, Any]:
+    """Return parameters from their description, without objects (callbacks), which analysis does not need."""
+    params = {name: recall(value) for name, value in described.items()}
+    for name, value in params.items():
+        if isinstance(value, Unknown) and value.is_class:
+            raise ValueError(
+                f"The networks in {storage.path} have {name}={value.name}, a class that is not loaded. "
+                "Import or define it first."
+            )
+    return {name: value for name, value in params.items() if not isinstance(value, Unknown)}
+
+
+def _with_origin(record: NetworkRecord, origin: Origin, storage: PopulationDirectory) -> NetworkRecord:
+    return replace(record, origin=origin, params=_recall_params(record.params, storage))

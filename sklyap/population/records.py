@@ -1,0 +1,288 @@
+"""What is kept of one trained network, in memory or in a directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, clone
+from torch import Tensor
+
+from sklyap import storage
+from sklyap.exceptions import UntrustedFileError
+from sklyap.population.description import describe, recall
+
+__all__ = ["NetworkRecord", "Origin", "PopulationDirectory", "Snapshot", "epoch_key"]
+
+State = tuple[dict[str, Tensor], dict[str, Any]]
+_FORMAT = 1
+_OPTIONAL_FLOAT = (float, type(None))
+_RECORD = {
+    "call": str,
+    "index": int,
+    "params": dict,
+    "seed": int,
+    "duration": float,
+    "reason": (str, type(None)),
+    "history": dict,
+    "snapshots": dict,
+}
+_SNAPSHOT = {
+    "epoch": float,
+    "train_loss": _OPTIONAL_FLOAT,
+    "valid_loss": _OPTIONAL_FLOAT,
+    "file": str,
+    "sha256": str,
+}
+
+
+def epoch_key(epoch: Any) -> str:
+    """Return the name of a snapshot: ``"last"``, or the epoch as short as it can be written."""
+    return epoch if isinstance(epoch, str) else f"{float(epoch):.10g}"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a network comes from: the population's name and the estimator that its networks are copies of."""
+
+    name: str
+    estimator: BaseEstimator
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A network at one moment of its training.
+
+    Attributes
+    ----------
+    epoch : float
+        Epochs trained so far.
+    train_loss, valid_loss : float or None
+        Losses then; None where they were not measured.
+    state : tuple, optional
+        Tensors and attributes, when they are held in memory.
+    path, checksum : Path and str, optional
+        The file that holds them otherwise.
+    """
+
+    epoch: float
+    train_loss: float | None
+    valid_loss: float | None
+    state: State | None = field(default=None, repr=False)
+    path: Path | None = None
+    checksum: str | None = None
+
+    def load(self) -> State:
+        """Return the tensors and attributes of the network, read from the disk unless they are in memory."""
+        if self.state is not None:
+            return self.state
+        assert self.path is not None
+        tensors, attributes = storage.read_state(self.path, checksum=self.checksum)
+        if not isinstance(attributes, dict):
+            raise UntrustedFileError(f"{self.path} is a safetensors file, but not of a trained network.")
+        return tensors, attributes
+
+
+@dataclass(frozen=True)
+class NetworkRecord:
+    """One network of a population: parameters, history, and how to get its weights.
+
+    Attributes
+    ----------
+    index : int
+        Position in the call that trained it.
+    params : dict
+        The hyperparameters that were drawn for it.
+    seed : int
+        Its ``random_state``.
+    duration : float
+        Seconds that training took.
+    history : dict of str to ndarray of shape (n_epochs,)
+        What was recorded at every epoch: losses, metrics, seconds.
+    snapshots : dict of str to Snapshot
+        By epoch; ``"last"`` is the end of training.
+    reason : str or None
+        Why it failed; None for a network that did not.
+    origin : Origin
+        The population that it was trained in.
+    """
+
+    index: int
+    params: dict[str, Any]
+    seed: int
+    duration: float
+    history: dict[str, np.ndarray] = field(repr=False)
+    snapshots: dict[str, Snapshot] = field(repr=False)
+    reason: str | None = None
+    origin: Origin | None = field(default=None, repr=False)
+
+    def estimator(self) -> BaseEstimator:
+        """Return the network's estimator, unfitted."""
+        assert self.origin is not None
+        return clone(self.origin.estimator).set_params(**self.params, random_state=self.seed)
+
+    def network(self, epoch: Any = "last") -> BaseEstimator:
+        """Return the network as it was at `epoch`: a fitted estimator with its own copy of the weights."""
+        snapshot = self.snapshots[epoch_key(epoch)]
+        network = self.estimator().restore_state(*snapshot.load())
+        network.snapshot_ = {
+            name: getattr(snapshot, name)
+            for name in ("epoch", "train_loss", "valid_loss")
+            if getattr(snapshot, name) is not None
+        }
+        return network
+
+    def loss(self, epoch: Any = "last") -> float:
+        """Return the validation loss at `epoch` (the training loss where there was no validation)."""
+        if epoch_key(epoch) in self.snapshots:
+            snapshot = self.snapshots[epoch_key(epoch)]
+            loss = snapshot.train_loss if snapshot.valid_loss is None else snapshot.valid_loss
+            return np.nan if loss is None else loss
+        # A network that stopped early has its last loss from then on.
+        losses = self.losses
+        return float(losses[min(int(epoch), len(losses)) - 1])
+
+    @property
+    def losses(self) -> np.ndarray:
+        """Validation loss at every epoch (n_epochs,); the training loss where there was no validation."""
+        return self.history.get("valid_loss", self.history.get("train_loss", np.empty(0)))
+
+    @property
+    def best_loss(self) -> float:
+        """The lowest of `losses`."""
+        return float(self.losses.min()) if len(self.losses) else np.nan
+
+
+class PopulationDirectory:
+    """A directory that holds a population: one JSON file of the call, and the files of each network.
+
+    The files of a network are its snapshots and then, written last, a JSON record with their checksums: a
+    network is finished when its record is there.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.networks = self.path / "networks"
+        self.manifest = self.path / "population.json"
+        self.mark = self.path / "call.json"
+
+    def open(self, call: str, manifest: Mapping[str, Any]) -> None:
+        """Prepare the directory for the networks of `call`."""
+        storage.check_writable(self.networks)
+        storage.write_json(self.manifest, {"format": _FORMAT, **manifest})
+        storage.write_json(self.mark, {"call": call})
+        storage.remove_stale_temporaries(self.path)
+        storage.remove_stale_temporaries(self.networks)
+
+    def read_manifest(self) -> dict[str, Any]:
+        """Return the description of the population's call."""
+        schema = {"format": int, "name": str, "call": {"estimator": {"params": dict}, "networks": list}}
+        manifest = storage.read_json(self.manifest, schema)
+        if manifest["format"] != _FORMAT:
+            raise UntrustedFileError(
+                f"{self.manifest} has format {manifest['format']}; this version of sklyap reads format {_FORMAT}."
+            )
+        return manifest
+
+    def belongs_to(self, call: str) -> bool:
+        """Tell whether this process sees the directory that was opened for `call`.
+
+        A worker on another machine may not; what it trains is then written where the call was made.
+        """
+        try:
+            return storage.read_json(self.mark, {"call": str})["call"] == call
+        except (OSError, UntrustedFileError):
+            return False
+
+    def write(self, call: str, record: NetworkRecord) -> NetworkRecord:
+        """Write a network and return its record with files in place of the weights."""
+        snapshots: dict[str, Snapshot] = {}
+        written: dict[int, Snapshot] = {}  # the last epoch may go by its number and as "last": one file
+        for key, snapshot in record.snapshots.items():
+            if id(snapshot) not in written:
+                assert snapshot.state is not None
+                path = self.networks / f"{record.index:05d}-epoch-{key}.safetensors"
+                checksum = storage.write_tensors(path, *snapshot.state)
+                written[id(snapshot)] = replace(snapshot, state=None, path=path, checksum=checksum)
+            snapshots[key] = written[id(snapshot)]
+        content = {
+            "call": call,
+            "index": record.index,
+            "params": describe(record.params),
+            "seed": record.seed,
+            "duration": record.duration,
+            "reason": record.reason,
+            "history": {name: column.tolist() for name, column in record.history.items()},
+            "snapshots": {
+                key: {
+                    "epoch": s.epoch,
+                    "train_loss": s.train_loss,
+                    "valid_loss": s.valid_loss,
+                    "file": s.path.name,
+                    "sha256": s.checksum,
+                }
+                for key, s in snapshots.items()
+            },
+        }
+        storage.write_json(self._record_path(record.index), content)
+        return replace(record, snapshots=snapshots)
+
+    def read(self, call: str, index: int, *, verify: bool = False) -> NetworkRecord:
+        """Return the record of a network.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the network is not there.
+        UntrustedFileError
+            If one of its files is not what this class writes for `call`; the weights are looked at only
+            when `verify` is set.
+        """
+        path = self._record_path(index)
+        content = storage.read_json(path, _RECORD, directory=self.networks)
+        if content["call"] != call or content["index"] != index:
+            raise UntrustedFileError(f"{path} is the record of another network or population.")
+        snapshots = {key: self._snapshot(path, key, item) for key, item in content["snapshots"].items()}
+        if verify:
+            for snapshot in snapshots.values():
+                _verify(snapshot)
+        return NetworkRecord(
+            index=index,
+            params=recall(content["params"]),
+            seed=content["seed"],
+            duration=content["duration"],
+            history=_columns(content["history"], path),
+            snapshots=snapshots,
+            reason=content["reason"],
+        )
+
+    def _record_path(self, index: int) -> Path:
+        return self.networks / f"{index:05d}.json"
+
+    def _snapshot(self, record: Path, key: str, item: Any) -> Snapshot:
+        storage.check_schema(item, _SNAPSHOT, record, f"snapshot {key!r}")
+        if Path(item["file"]).name != item["file"]:
+            raise UntrustedFileError(f"{record} names a file outside its directory: {item['file']!r}.")
+        losses = {name: item[name] for name in ("epoch", "train_loss", "valid_loss")}
+        return Snapshot(**losses, path=self.networks / item["file"], checksum=item["sha256"])
+
+
+def _verify(snapshot: Snapshot) -> None:
+    try:
+        snapshot.load()
+    except FileNotFoundError as error:
+        raise UntrustedFileError(f"{snapshot.path} is missing, though a record names it.") from error
+
+
+def _columns(history: dict[str, Any], path: Path) -> dict[str, np.ndarray]:
+    columns = {}
+    for name, values in history.items():
+        if not isinstance(values, list) or not all(isinstance(v, int | float) for v in values):
+            raise UntrustedFileError(f"{path} must hold a list of numbers in {name!r} of its history.")
+        columns[name] = np.array(values, dtype=np.float64)
+    if len({len(column) for column in columns.values()}) > 1:
+        raise UntrustedFileError(f"{path} has columns of different length in its history.")
+    return columns

@@ -1,0 +1,119 @@
+"""What one worker does: train one network, with one thread, and put it where it is safe."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from sklearn.base import BaseEstimator, clone
+
+from sklyap.population.records import NetworkRecord, PopulationDirectory
+from sklyap.population.snapshots import SnapshotCallback, history_columns
+
+__all__ = ["Task", "fail", "run_task"]
+
+# torch's random generator belongs to the process: two networks trained in two threads would share it.
+_ONE_AT_A_TIME = threading.RLock()
+
+
+@dataclass(frozen=True)
+class Task:
+    """One network to train, without the data.
+
+    Attributes
+    ----------
+    estimator : estimator
+        The prototype.
+    index, params, seed
+        As in NetworkRecord.
+    epochs : tuple of float
+        When to keep the network besides the end.
+    directory, call : str or None, str
+        Where finished networks go, and the identity of the call.
+    """
+
+    estimator: BaseEstimator
+    index: int
+    params: dict[str, Any]
+    seed: int
+    epochs: tuple[float, ...]
+    directory: str | None
+    call: str
+
+
+def run_task(task: Task, X: Any, y: Any, X_val: Any, y_val: Any) -> NetworkRecord:
+    """Train a network and write it to the directory, if this process sees it.
+
+    Returns
+    -------
+    NetworkRecord
+        Its snapshots hold files where they were written, weights otherwise. A network that raised an
+        exception has its `reason`.
+    """
+    directory = None
+    if task.directory is not None:
+        directory = PopulationDirectory(task.directory)
+        if not directory.belongs_to(task.call):
+            directory = None
+    if directory is not None:
+        # A scheduler that lost a worker runs its tasks again, the finished ones too.
+        try:
+            return directory.read(task.call, task.index, verify=True)
+        except (OSError, ValueError):
+            pass
+    with _ONE_AT_A_TIME, one_thread():
+        record = _train(task, X, y, X_val, y_val)
+    return record if directory is None else directory.write(task.call, record)
+
+
+def fail(task: Task, reason: str) -> NetworkRecord:
+    """Return the record of a network that could not be trained."""
+    return NetworkRecord(task.index, task.params, task.seed, 0.0, history={}, snapshots={}, reason=reason)
+
+
+def _train(task: Task, X: Any, y: Any, X_val: Any, y_val: Any) -> NetworkRecord:
+    start = time.perf_counter()
+    estimator = clone(task.estimator)
+    reason, callback = None, SnapshotCallback(estimator, task.epochs)
+    try:
+        estimator.set_params(**task.params, random_state=task.seed)
+        own = list(estimator.callbacks or [])
+        # First, because an early stop leaves the callbacks after it uncalled.
+        estimator.set_params(callbacks=[("population_snapshots", callback), *own])
+        estimator.fit(X, y, X_val, y_val)
+        _check_not_interrupted(estimator, own)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+    net = getattr(estimator, "net_", None)
+    return NetworkRecord(
+        index=task.index,
+        params=task.params,
+        seed=task.seed,
+        duration=time.perf_counter() - start,
+        history={} if net is None else history_columns(net.history),
+        snapshots=callback.snapshots_,
+        reason=reason,
+    )
+
+
+def _check_not_interrupted(estimator: BaseEstimator, callbacks: list[Any]) -> None:
+    """Tell Ctrl-C at the end of an epoch, which skorch takes for an early stop, from a stop that was wished for."""
+    may_stop = callbacks or any(name.startswith("callbacks") for name in estimator.net_params or {})
+    if len(estimator.history_) < estimator.max_epochs and not may_stop:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread, so that sums are taken in the same order whatever `n_jobs` is."""
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
