@@ -581,6 +581,8 @@ def test_bad_data_after_fit(digits):
 
 def test_targets_at_every_step(digits):
     X, y = digits
+    with pytest.raises(ValueError, match=r"Got shape \(400, 8\); readout='all' is for a class at every step"):
+        small().fit(X, np.repeat(y[:, None], 8, 1))
     with pytest.raises(ValueError, match=r"'y' .* a target at every step, shape \(400, 8\).* Got shape \(400,\)"):
         small(readout="all").fit(X, y)
     steps = np.repeat(y[:, None], 8, 1)

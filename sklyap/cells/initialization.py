@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -229,7 +230,7 @@ def _recurrent_weights(layers: nn.Module) -> list[Tensor]:
 def _repeated(layers: nn.Module, drive: Tensor | None, n_steps: int) -> Tensor:
     like = next(layers.parameters())
     if drive is None:
-        width = layers.n_inputs if isinstance(layers, RecurrentCell) else layers.input_size
+        width: Any = layers.n_inputs if isinstance(layers, RecurrentCell) else layers.input_size
         return torch.randn(8, n_steps, width, dtype=like.dtype, device=like.device)
     return drive.to(like)[:, torch.arange(n_steps, device=like.device) % drive.shape[1]]
 

@@ -18,8 +18,9 @@ from skorch.history import History
 from torch import Tensor, nn
 
 from sklyap.cells.initialization import initialize_
-from sklyap.networks.checks import OPTIMIZERS, check_parameters, check_tokens, check_values, rank, to_numpy
+from sklyap.networks.checks import OPTIMIZERS, as_tensor, check_parameters, check_tokens, check_values, rank, to_numpy
 from sklyap.networks.modules import RecurrentNetwork
+from sklyap.networks.state import StateMixin
 from sklyap.networks.training import (
     SequenceDataset,
     SequenceNet,
@@ -28,7 +29,7 @@ from sklyap.networks.training import (
     derived_seed,
     isolated_rng,
 )
-from sklyap.validation import check_int, resolve_device
+from sklyap.validation import resolve_device
 
 __all__ = ["RecurrentEstimator"]
 
@@ -37,7 +38,7 @@ _CLIP = "callbacks__gradient_clip__gradient_clip_value"
 _CHANGEABLE = ("lr", "max_epochs", "batch_size", "verbose", _CLIP)
 
 
-class RecurrentEstimator(BaseEstimator):
+class RecurrentEstimator(StateMixin, BaseEstimator):
     """Base of RNNClassifier and RNNRegressor, which say what a target is."""
 
     _criterion: type[nn.Module]
@@ -138,82 +139,6 @@ class RecurrentEstimator(BaseEstimator):
         fresh = not (self.warm_start and hasattr(self, "net_"))
         return self._train(X, y, X_val, y_val, fresh=fresh)
 
-    def export_state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return the fitted state as plain data, fit for safetensors and JSON.
-
-        Returns
-        -------
-        tensors : dict of str to Tensor
-            Weights and buffers, copied to the CPU.
-        attributes : dict
-            Everything else that `restore_state` needs, and the history without its batches. The state of
-            the optimizer is not kept.
-        """
-        check_is_fitted(self)
-        tensors = {name: t.detach().cpu().clone() for name, t in self.net_.network.state_dict().items()}
-        names = getattr(self, "feature_names_in_", None)
-        attributes = {
-            "estimator": type(self).__name__,
-            "architecture": _plain(self.net_.get_params_for("module")),
-            "targets": self._export_targets(),
-            "n_columns": self._n_columns,
-            "feature_names": None if names is None else names.tolist(),
-            "seed": self.seed_,
-            "history": [_plain({k: v for k, v in row.items() if k != "batches"}) for row in self.history_],
-        }
-        return tensors, attributes
-
-    def restore_state(self, tensors: dict[str, Tensor], attributes: dict[str, Any]) -> Self:
-        """Become the fitted estimator whose state was exported.
-
-        Parameters
-        ----------
-        tensors, attributes : dict
-            From `export_state` of an estimator with the same architecture parameters. Nothing in them is
-            executed; a `cell` given as a class is taken from this estimator.
-
-        Returns
-        -------
-        self
-            It predicts as the exported one did, and goes on training (`warm_start`, `partial_fit`) with
-            a new optimizer.
-
-        Raises
-        ------
-        ValueError
-            If the state is malformed, or that of another kind of estimator or architecture.
-        """
-        check_parameters(self)
-        vars(self).pop("net_", None)
-        who = type(self).__name__
-        try:
-            if attributes["estimator"] != who:
-                raise ValueError(f"it is that of a {attributes['estimator']!s:.50}")
-            self._restore_sizes(attributes)
-            for name, value in _plain(self._architecture()).items():
-                if attributes["architecture"][name] != value:
-                    raise ValueError(f"it has {name}={attributes['architecture'][name]!r}, and not {value!r}")
-            history = [{**row, "batches": []} for row in attributes["history"]]
-            net = self._new_net(self._net_options())
-            net.network.load_state_dict(tensors)
-        except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
-            # Torch's messages have several lines, and a KeyError's is the key alone.
-            reason = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-            raise ValueError(f"The state is not one that this {who} can take: {reason.rstrip('. ')}.") from error
-        net.history.extend(history)
-        self.net_ = net
-        return self
-
-    def _restore_sizes(self, attributes: Mapping[str, Any]) -> None:
-        self.seed_ = check_int(attributes["seed"], "seed", low=0)
-        self.n_inputs_ = check_int(attributes["architecture"]["n_inputs"], "n_inputs", low=1)
-        self._n_columns = attributes["n_columns"]
-        if self._n_columns is not None:
-            check_int(self._n_columns, "n_columns", low=1)
-        n_features = None if self.input_type == "tokens" else self._n_columns or self.n_inputs_
-        self._set_features(n_features, attributes["feature_names"])
-        self._restore_targets(attributes["targets"])
-
     # Training
 
     def _train(self, X, y, X_val=None, y_val=None, *, fresh, epochs=None, classes=None):
@@ -224,9 +149,9 @@ class RecurrentEstimator(BaseEstimator):
             self._learn_inputs([X] if valid is None else [X, valid[0]])
             self._learn_targets([y] if valid is None else [y, valid[1]], classes)
             self.seed_ = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        data = _tensor(X), self._encode(y, "y")
+        data = as_tensor(X), self._encode(y, "y")
         if valid is not None:
-            valid = _tensor(valid[0]), self._encode(valid[1], "y_val")
+            valid = as_tensor(valid[0]), self._encode(valid[1], "y_val")
         elif self.validation_fraction is not None:
             data, valid = self._split(*data)
         options = self._net_options()
@@ -304,12 +229,12 @@ class RecurrentEstimator(BaseEstimator):
         """Give the net the options that may change on the way, and refuse a change of any other."""
         fitted = self.net_.get_params(deep=False)
         for name, value in options.items():
-            if name == "callbacks" or fitted[name] == value:
+            if name == "callbacks" or (name in fitted and fitted[name] == value):
                 continue
             if name not in _CHANGEABLE:
                 raise ValueError(
                     f"{type(self).__name__} can't go on training with another {name.removeprefix('module__')}: it "
-                    f"was fitted with {fitted[name]!r}. Got {value!r}; fit with warm_start=False."
+                    f"was fitted with {fitted.get(name, 'none')!r}. Got {value!r}; fit with warm_start=False."
                 )
             self.net_.set_params(**{name: value})
 
@@ -319,7 +244,7 @@ class RecurrentEstimator(BaseEstimator):
     def _collect(self, X: ArrayLike, function: Callable[..., Tensor], *rows: Tensor) -> NDArray:
         """Return ``function(outputs, *rows)`` of all batches of X and of what goes with it, as one array."""
         check_is_fitted(self)
-        X = _tensor(self._check_X(X, fresh=False))
+        X = as_tensor(self._check_X(X, fresh=False))
         results, start = [], 0
         with self._isolated_rng():
             for outputs in self.net_.outputs(X):
@@ -387,7 +312,7 @@ class RecurrentEstimator(BaseEstimator):
     def _set_features(self, n_features: int | None, names: list[str] | None = None) -> None:
         """Record what scikit-learn calls features: columns of a table, inputs per step otherwise, never tokens."""
         for attribute in ("n_features_in_", "feature_names_in_"):
-            vars(self).pop(attribute, None)
+            self.__dict__.pop(attribute, None)
         if n_features is not None:
             self.n_features_in_ = n_features
         if names is not None:
@@ -433,22 +358,3 @@ class RecurrentEstimator(BaseEstimator):
     def _metrics(self) -> list[tuple[str, Any]]:
         """Return callbacks that record more than the losses."""
         return []
-
-
-def _tensor(array: NDArray) -> Tensor:
-    # torch warns about read-only memory, though nothing here writes to it; np.require copies such arrays.
-    return torch.from_numpy(np.require(array, requirements="CW"))
-
-
-def _plain(value: Any) -> Any:
-    """Return `value` as JSON would bring it back; classes by their name, other objects by that of their type."""
-    if isinstance(value, np.generic | np.ndarray):
-        value = value.tolist()
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, bool | int | float | str | None):
-        return value
-    kind = value if isinstance(value, type) else type(value)
-    return f"{kind.__module__}.{kind.__qualname__}"

@@ -16,7 +16,7 @@ from sklyap.cells.initialization import INITIALIZERS
 from sklyap.networks.training import suggestion
 from sklyap.validation import check_choice, check_int, check_real
 
-__all__ = ["OPTIMIZERS", "check_parameters", "check_tokens", "check_values", "rank", "to_numpy"]
+__all__ = ["OPTIMIZERS", "as_tensor", "check_parameters", "check_tokens", "check_values", "rank", "to_numpy"]
 
 OPTIMIZERS = {
     "adam": torch.optim.Adam,
@@ -136,6 +136,12 @@ def _check_optimizer(optimizer: Any, who: str) -> None:
 def to_numpy(array: Any) -> Any:
     """Return a tensor as an array, and anything else as it is."""
     return array.detach().cpu().numpy() if isinstance(array, Tensor) else array
+
+
+def as_tensor(array: NDArray) -> Tensor:
+    """Return a tensor that shares the memory of an array where it can."""
+    # torch warns about read-only memory, though nothing here writes to it; np.require copies such arrays.
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
 
 
 def rank(array: Any) -> int:

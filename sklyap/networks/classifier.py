@@ -116,7 +116,7 @@ class RNNClassifier(ClassifierMixin, RecurrentEstimator):
     Notes
     -----
     Every epoch has a seed of its own, so `partial_fit` called five times trains the same network as
-    ``max_epochs=5``. Predictions are computed in float64.
+    ``max_epochs=5`` (unless a callback counts the epochs of a call). Predictions are computed in float64.
 
     Examples
     --------
@@ -222,6 +222,11 @@ class RNNClassifier(ClassifierMixin, RecurrentEstimator):
     def _check_y(self, y: Any, name: str) -> NDArray:
         y = check_array(to_numpy(y), ensure_2d=False, allow_nd=True, dtype=None, input_name=name)
         if self.readout == "last":
+            if y.ndim == 2 and y.shape[1] > 1:
+                raise ValueError(
+                    f"The {name!r} parameter of {type(self).__name__} must have shape (n_sequences,) with "
+                    f"readout='last'. Got shape {y.shape}; readout='all' is for a class at every step."
+                )
             y = column_or_1d(y, warn=True)
         check_classification_targets(y.ravel())
         return y

@@ -25,6 +25,8 @@ class OneHot(nn.Module):
         Size of the vocabulary.
     """
 
+    one: Tensor
+
     def __init__(self, n_tokens: int) -> None:
         super().__init__()
         self.n_tokens = n_tokens

@@ -13,8 +13,8 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from sklyap.networks.base import RecurrentEstimator, _tensor
-from sklyap.networks.checks import to_numpy
+from sklyap.networks.base import RecurrentEstimator
+from sklyap.networks.checks import as_tensor, to_numpy
 from sklyap.validation import check_int
 
 __all__ = ["RNNRegressor"]
@@ -156,7 +156,7 @@ class RNNRegressor(RegressorMixin, RecurrentEstimator):
                 f"The {name!r} parameter of {type(self).__name__} must have {self.n_outputs_} outputs, as in fit. "
                 f"Got {y.shape[-1]}."
             )
-        return _tensor(y.astype(np.float32))
+        return as_tensor(y.astype(np.float32))
 
     def _export_targets(self) -> dict[str, Any]:
         return {"n_outputs": self.n_outputs_, "output_axis": self._has_output_axis}

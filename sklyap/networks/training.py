@@ -112,6 +112,8 @@ class SequenceNet(NeuralNet):
         The seed that those of the epochs are derived from.
     """
 
+    train_split: Any
+
     def __init__(self, *args: Any, seed: int = 0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.seed = seed
@@ -119,7 +121,8 @@ class SequenceNet(NeuralNet):
     @property
     def network(self) -> nn.Module:
         """The trained module itself, where `module_` may be its compiled form."""
-        return getattr(self.module_, "_orig_mod", self.module_)
+        module: nn.Module = self.module_
+        return getattr(module, "_orig_mod", module)
 
     def train(self, X: Tensor, y: Tensor, valid: tuple[Tensor, Tensor] | None = None, *, epochs: int) -> SequenceNet:
         """Train for `epochs` more epochs, and evaluate on `valid` after each.
@@ -130,8 +133,8 @@ class SequenceNet(NeuralNet):
         train_split = self.train_split
         if valid is not None:
             self.train_split = predefined_split(self.get_dataset(*valid))
-        self.notify("on_train_begin", X=X, y=y)
         try:
+            self.notify("on_train_begin", X=X, y=y)
             self.fit_loop(X, y, epochs=epochs)
         except _StoppedEarlyError:
             pass
