@@ -54,10 +54,19 @@ class LayerInput:
             from one step to the next.
         """
         sequences = torch.as_tensor(sequences)
-        given, (x, s) = self._first_that_runs(sequences)
-        if given.ndim == 3 and not _same(x, given) and _same(x, given.transpose(0, 1)):
-            x, s = self._run(given.transpose(0, 1))
+        given, _, x, s = self._read(sequences)
         return (sequences.reshape(x.shape) if _same(x, given) else x), s
+
+    def reading(self, sequences: Any) -> tuple[Tensor, bool]:
+        """Return what the network's `forward` takes, but with sequences first, and whether it takes time first."""
+        return self._read(torch.as_tensor(sequences))[:2]
+
+    def _read(self, sequences: Tensor) -> tuple[Tensor, bool, Tensor, Tensor | None]:
+        given, (x, s) = self._first_that_runs(sequences)
+        time_first = given.ndim == 3 and not _same(x, given) and _same(x, given.transpose(0, 1))
+        if time_first:
+            x, s = self._run(given.transpose(0, 1))
+        return given, time_first, x, s
 
     def _first_that_runs(self, sequences: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor | None]]:
         errors = []
