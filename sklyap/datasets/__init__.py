@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from sklyap.datasets.sequences import fetch_sequential_mnist, load_sequential_digits
+from sklyap.datasets.systems import KnownSystem, known_systems
 from sklyap.datasets.text import decode, encode, fetch_war_and_peace, load_text
 
 __all__ = [
+    "KnownSystem",
     "decode",
     "encode",
     "fetch_sequential_mnist",
     "fetch_war_and_peace",
+    "known_systems",
     "load_sequential_digits",
     "load_text",
 ]
