@@ -172,9 +172,9 @@ def random_bases(
 
 
 def _random_basis(n: int, k: int, seed: int, index: int) -> Tensor:
-    word = np.random.SeedSequence(entropy=seed, spawn_key=(index,)).generate_state(1, np.uint64)[0]
-    generator = torch.Generator().manual_seed(int(word) >> 1)
-    columns = torch.randn(k, n, generator=generator, dtype=torch.float64).mT
+    # numpy draws numbers one after the other; torch.randn draws other leading ones where the size differs.
+    generator = np.random.default_rng(np.random.SeedSequence(entropy=seed, spawn_key=(index,)))
+    columns = torch.from_numpy(generator.standard_normal((k, n))).mT
     return orthonormalize(columns, "householder")[0]
 
 
