@@ -10,7 +10,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from sklyap.cells import ElmanCell, Linearization, RecurrentCell, StackedCell
+from sklyap.cells import ElmanCell, FunctionCell, Linearization, RecurrentCell, StackedCell
 from sklyap.exceptions import SklyapWarning
 from sklyap.lyapunov import lyapunov_spectrum
 from sklyap.testing.assertions import expect, pickled, saying
@@ -65,6 +65,7 @@ def check_cell(
     with saying("copy.deepcopy must copy the cell"):
         cell = copy.deepcopy(cell).to(dtype).eval()
     _check_sizes(cell)
+    n_sequences = _given_starts(cell) or n_sequences
     x = None if cell.n_inputs is None else _normal(n_sequences, n_steps, cell.n_inputs, like=dtype)
     with torch.no_grad():
         states = _check_steps(cell, x, n_sequences, n_steps, dtype)
@@ -76,11 +77,16 @@ def check_cell(
         expect(cell.hidden_state_size == len(hidden), f"hidden_state_size must be {len(hidden)}")
         J_hidden, linearization = J[..., hidden, :][..., hidden], cell.hidden_linearization(s, inputs)
         _check_forms(linearization, J_hidden, Jx_hidden, rtol, "hidden_linearization")
-        _check_as_layer(cell, x, rtol)
+        _check_as_layer(cell, n_steps if x is None else x, n_sequences, rtol)
         _check_copies(cell, s, inputs)
-        _check_moves(cell, x)
-        _check_spectrum(cell, x, n_steps, rtol)
-    _check_gradients(cell, x)
+        _check_moves(cell, x, n_sequences)
+        _check_spectrum(cell, n_steps if x is None else x, rtol)
+    _check_gradients(cell, n_steps if x is None else x, n_sequences)
+
+
+def _given_starts(cell: RecurrentCell) -> int | None:
+    """Return how many initial states a FunctionCell was given as rows: the number of sequences it runs with."""
+    return cell.n_starts if isinstance(cell, FunctionCell) and cell.n_starts > 1 else None
 
 
 def _normal(*shape: int, like: torch.dtype) -> Tensor:
@@ -212,13 +218,13 @@ def _hidden_entries(cell: RecurrentCell) -> list[int]:
     return [start + i for start, layer in zip(starts, cell.cells, strict=True) for i in range(layer.output_size)]
 
 
-def _check_as_layer(cell: RecurrentCell, x: Tensor | None, rtol: float) -> None:
+def _check_as_layer(cell: RecurrentCell, x: Tensor | int, n: int, rtol: float) -> None:
     """Check the derivative of a layer on top, which must see the first `output_size` entries of the state."""
     with torch.random.fork_rng(devices=[]):
         above = ElmanCell(cell.output_size, 2)
-    stack = StackedCell([cell, above.to(cell.initial_state(1).dtype)]).eval()
-    s = stack.trajectory(stack.initial_state(2), 2 if x is None else x[:2, :2])[:-1]
-    inputs = None if x is None else x[:2, :2].transpose(0, 1)
+    stack = StackedCell([cell, above.to(cell.initial_state(n).dtype)]).eval()
+    s = stack.trajectory(stack.initial_state(n), x)[:-1]
+    inputs = None if isinstance(x, int) else x.transpose(0, 1)
     expected = _reverse_mode(lambda s: stack.step(s, inputs), s)
     _expect_close(stack.jacobian(s, inputs), expected, rtol, "the Jacobian of a StackedCell with a layer on top")
 
@@ -231,13 +237,13 @@ def _check_copies(cell: RecurrentCell, s: Tensor, x: Tensor | None) -> None:
     expect(torch.equal(twin.step(s, x), cell.step(s, x)), "a deep copy must step as the cell does")
 
 
-def _check_moves(cell: RecurrentCell, x: Tensor | None) -> None:
+def _check_moves(cell: RecurrentCell, x: Tensor | None, n: int) -> None:
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     for device in devices:
         for dtype in _RTOL:
             twin = copy.deepcopy(cell).to(device=device, dtype=dtype)
             with saying(f"the cell must work after cell.to({device!r}, {dtype})"):
-                s = twin.initial_state(len(x) if x is not None else 1)
+                s = twin.initial_state(n)
                 s_next = twin.step(s, None if x is None else x[:, 0].to(device=device, dtype=dtype))
             for state, what in ((s, "initial_state"), (s_next, "step")):
                 expect(
@@ -246,32 +252,30 @@ def _check_moves(cell: RecurrentCell, x: Tensor | None) -> None:
                 )
 
 
-def _check_spectrum(cell: RecurrentCell, x: Tensor | None, n_steps: int, rtol: float) -> None:
+def _check_spectrum(cell: RecurrentCell, x: Tensor | int, rtol: float) -> None:
     """Check that the exponents add up to the mean of ln|det J|."""
-    drive = n_steps if x is None else x
-    dtype = cell.initial_state(1).dtype
     with warnings.catch_warnings(), saying("lyapunov_spectrum must take the cell"):
         warnings.simplefilter("ignore", SklyapWarning)
-        result = lyapunov_spectrum(cell, drive, warmup=0, qr_interval=1, dtype=dtype, device="cpu")
+        dtype = cell.initial_state(_given_starts(cell) or 1).dtype
+        result = lyapunov_spectrum(cell, x, warmup=0, qr_interval=1, dtype=dtype, device="cpu")
     if result.n_degenerate:
         return
-    states = cell.trajectory(cell.initial_state(len(result.per_sequence)), drive)
-    J = cell.jacobian(states[:-1], None if x is None else x.transpose(0, 1))
+    states = cell.trajectory(cell.initial_state(len(result.per_sequence)), x)
+    J = cell.jacobian(states[:-1], None if isinstance(x, int) else x.transpose(0, 1))
     expected = float(torch.linalg.slogdet(J).logabsdet.mean())
     allowed = cell.state_size * (100 * rtol + 10 * torch.finfo(dtype).eps * result.condition)
     error = abs(float(result.exponents.sum()) - expected)
     expect(error <= allowed, f"the exponents must add up to the mean of ln|det J|, {expected:.6g}, off by {error:.1e}")
 
 
-def _check_gradients(cell: RecurrentCell, x: Tensor | None) -> None:
+def _check_gradients(cell: RecurrentCell, x: Tensor | int, n: int) -> None:
     twin = copy.deepcopy(cell).requires_grad_(True)
     parameters = dict(twin.named_parameters())
     if not parameters:
         return
-    n = 1 if x is None else len(x)
-    states = twin.trajectory(twin.initial_state(n), 2 if x is None else x)
-    twin.output(states).square().sum().backward()
-    grads = {name: p.grad for name, p in parameters.items() if p.grad is not None}
-    expect(bool(grads), "the outputs must depend on the parameters, so that the cell can be trained")
-    for name, grad in grads.items():
-        expect(bool(torch.isfinite(grad).all()), f"the gradient of {name} must be finite")
+    outputs = twin.output(twin.trajectory(twin.initial_state(n), x))
+    expect(outputs.requires_grad, "the outputs must depend on the parameters, so that the cell can be trained")
+    outputs.square().sum().backward()
+    for name, parameter in parameters.items():
+        if parameter.grad is not None:
+            expect(bool(torch.isfinite(parameter.grad).all()), f"the gradient of {name} must be finite")
