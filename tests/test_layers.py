@@ -20,9 +20,11 @@ LAYERS = {
     "drive": 2,
     "datasets": 2,
     "accumulate": 3,
+    "adjoint": 3,
     "covariant": 3,
     "gradients": 3,
     "lyapunov": 3,
+    "objective": 3,
     "modules": 4,
     "networks": 4,
     "spectrum": 5,
@@ -37,6 +39,8 @@ LAYERS = {
     "testing": 7,
 }
 SAME_LAYER = {
+    ("gradients", "adjoint"),
+    ("gradients", "objective"),
     ("lyapunov", "accumulate"),
     ("networks", "modules"),
     ("callbacks", "statistics"),
