@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sklyap.cells import Linearization, RecurrentCell
 from sklyap.exceptions import DivergedError
-from sklyap.orthonormalize import METHODS, log_range, orthonormalize, orthonormalize_once, strain, well_conditioned
+from sklyap.orthonormalize import METHODS, gram_schmidt, log_range, orthonormalize, strain
 from sklyap.validation import check_choice, check_int
 
 __all__ = ["QRBlock", "check_settings", "flushed_denormals", "qr_iteration", "strain_budget", "tangent_size"]
@@ -25,8 +25,8 @@ _FIRST_CHUNK = 8
 _CHUNK_STEPS = 64
 _CHUNK_BYTES = 16 * 2**20
 _LONGEST_INTERVAL = 64
-_ONCE_FROM = 32
-"""From how many directions on a single Cholesky pass is faster than Householder reflections."""
+_GRAM_SCHMIDT_FROM = 96
+"""From how many directions on block Gram-Schmidt is faster than Householder reflections."""
 _LARGE = 2**15
 """From how many numbers in a basis on every block is checked at once."""
 _AIM = 0.8
@@ -103,8 +103,6 @@ class _Plan:
         Steps of the next block.
     fixed : bool
         Whether the interval was asked for.
-    once : bool
-        Whether a single Cholesky pass is tried between the ends of sums.
     suspicious : float
         Strain from which on a direction may be annihilated rather than contracted.
     """
@@ -113,11 +111,9 @@ class _Plan:
         self.fixed = qr_interval != "auto"
         self.length = int(qr_interval) if self.fixed else 1
         self.orthonormalizer = orthonormalizer
-        self.once = orthonormalizer == "auto" and Q.shape[-1] >= _ONCE_FROM
         self.suspicious = -math.log(torch.finfo(Q.dtype).eps * Q.shape[-2])
         self._budget = strain_budget(Q.dtype)
         self._range = log_range(Q.dtype)
-        self._well = well_conditioned(Q.dtype)
         self._rate = 0.0
         self._longest = _LONGEST_INTERVAL
 
@@ -143,19 +139,18 @@ class _Plan:
         self.length = int(min(max(planned, 1), 2 * length + 1, self._longest))
         return True
 
-    def factor(self, Z: Tensor, steps: range, *, exact: bool) -> _Seen:
-        """Factor what `steps` have made of the basis, in a single pass unless an `exact` basis is wanted."""
-        if self.once and not exact:
-            Q, diagonal, quality = orthonormalize_once(Z)
-            # Columns of R are as long as those of Z: their maximum is the largest entry up to a factor √k.
-            return _Seen(steps, diagonal, torch.linalg.vector_norm(Z, dim=-2).amax(-1), quality, Q)
+    def factor(self, Z: Tensor, steps: range) -> _Seen:
+        """Factor what `steps` have made of the basis, for its growth only."""
         if self.orthonormalizer == "auto" and not Z.is_cuda:
-            Q, R = torch.linalg.qr(Z)  # signs do not matter here
+            if Z.shape[-1] >= _GRAM_SCHMIDT_FROM:
+                Q, diagonal, peak = gram_schmidt(Z)
+                return _Seen(steps, diagonal, peak, Q)
+            # Signs of R do not matter here, and setting them costs as much as factoring a small matrix.
+            Q, R = torch.linalg.qr(Z)
         else:
             Q, R = orthonormalize(Z, self.orthonormalizer)
-        R = R.abs()
-        peak = R.amax((-2, -1))
-        return _Seen(steps, R.diagonal(dim1=-2, dim2=-1), peak, torch.ones_like(peak), Q)
+        low, high = R.flatten(-2).aminmax(dim=-1)
+        return _Seen(steps, R.diagonal(dim1=-2, dim2=-1).abs(), torch.maximum(high, -low), Q)
 
     def check(self, seen: list[_Seen], offset: int) -> tuple[list[QRBlock], bool]:
         """Return blocks run without looking if all of them hold, and whether to go on without care.
@@ -164,12 +159,8 @@ class _Plan:
         """
         log_growth = torch.stack([block.diagonal for block in seen]).log()
         worst = (torch.stack([block.peak for block in seen]).log() - log_growth.amin(-1)).amax(-1)
-        quality = torch.stack([block.quality.amin() for block in seen])
         # One transfer from the device for all.
-        growth, quality, *strains = torch.cat([log_growth.abs().amax()[None], quality.amin()[None], worst]).tolist()
-        if not quality > self._well:  # NaN included
-            self.once = False
-            return [], True
+        growth, *strains = torch.cat([log_growth.abs().amax()[None], worst]).tolist()
         longest = max(len(block.steps) for block in seen)
         finite = math.isfinite(growth)
         if not (finite and max(strains) < self.suspicious) and not (finite and self.fixed and longest > 1):
@@ -184,12 +175,11 @@ class _Plan:
 
 @dataclass(frozen=True)
 class _Seen:
-    """A block that has run but has not been checked: its steps, |diag R| and its largest entry, quality, basis."""
+    """A block that has run but has not been checked: its steps, |diag R| and the largest entry of R, its basis."""
 
     steps: range
     diagonal: Tensor
     peak: Tensor
-    quality: Tensor
     Q: Tensor | None
 
 
@@ -228,9 +218,8 @@ def qr_iteration(
         Steps at which a block must end.
     factors : bool, default=True
         Whether every block has an orthonormal Q and its R. Without them, for sums of growth, blocks cost
-        less: they are checked many at a time, and between breakpoints a basis that is nearly orthonormal
-        will do (see :func:`~sklyap.orthonormalize.orthonormalize_once`), so that growth is exact summed up
-        to a breakpoint only.
+        less: they are checked many at a time, and by a faster orthonormalizer, as products of factors R
+        telescope and a basis need not be orthonormal to the last digit.
 
     Yields
     ------
@@ -260,7 +249,7 @@ def qr_iteration(
             _check_finite(states, "state", start)
             along = _Folded(_linearize(cell, states[:-1], chunk, state), Q)
             blocks = _careful_blocks if factors else _blocks
-            for block in blocks(along, Q, range(end - start), start, plan, end == stop):
+            for block in blocks(along, Q, range(end - start), start, plan):
                 yield block
                 Q = block.Q
             s, start, chunk_steps = states[-1], end, min(2 * chunk_steps, _CHUNK_STEPS)
@@ -288,21 +277,19 @@ class _Folded:
         return self._part[t - self._first]
 
 
-def _blocks(along: _Folded, Q: Tensor, steps: range, offset: int, plan: _Plan, last: bool) -> Iterator[QRBlock]:
+def _blocks(along: _Folded, Q: Tensor, steps: range, offset: int, plan: _Plan) -> Iterator[QRBlock]:
     """Yield the blocks of one chunk, as cheap as they come: carefully only where checks say so."""
     while steps:
-        blocks, calm = _swift_blocks(along, Q, steps, offset, plan, last)
+        blocks, calm = _swift_blocks(along, Q, steps, offset, plan)
         yield from blocks
         if blocks:
             Q, steps = blocks[-1].Q, range(blocks[-1].stop - offset, steps.stop)
         if not calm:
-            yield from _careful_blocks(along, Q, steps, offset, plan, last)
+            yield from _careful_blocks(along, Q, steps, offset, plan)
             return
 
 
-def _swift_blocks(
-    along: _Folded, Q: Tensor, steps: range, offset: int, plan: _Plan, last: bool
-) -> tuple[list[QRBlock], bool]:
+def _swift_blocks(along: _Folded, Q: Tensor, steps: range, offset: int, plan: _Plan) -> tuple[list[QRBlock], bool]:
     """Run blocks without looking and check many at once; return those that hold and whether to go on like this.
 
     Large matrices are checked block by block: a look costs nothing beside them, a repetition much.
@@ -317,7 +304,7 @@ def _swift_blocks(
         for step in block:
             Z = along[step].push(Z)
         t = block.stop
-        unchecked.append(plan.factor(Z, block, exact=last and t == steps.stop))
+        unchecked.append(plan.factor(Z, block))
         Q = unchecked[-1].Q
         if len(unchecked) > 1:
             unchecked[-2] = replace(unchecked[-2], Q=None)  # a GPU's memory would not hold them all
@@ -330,7 +317,7 @@ def _swift_blocks(
     return done, True
 
 
-def _careful_blocks(along: _Folded, Q: Tensor, steps: range, offset: int, plan: _Plan, last: bool) -> Iterator[QRBlock]:
+def _careful_blocks(along: _Folded, Q: Tensor, steps: range, offset: int, plan: _Plan) -> Iterator[QRBlock]:
     """Yield the blocks of one chunk one by one, with their factors; step t is ``offset + t`` of the sequence."""
     t = steps.start
     while t < steps.stop:

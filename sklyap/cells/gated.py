@@ -97,10 +97,11 @@ def _mix(blocks: Blocks, products: Tensor, n_rows: int) -> Tensor:
     """Return the rows ``Σ_g blocks_rg ⊙ products_g``: (*batch, R·H, m) from products (*batch or 1, G, H, m)."""
     rows: list[Tensor | None] = [None] * n_rows
     for (r, g), a in blocks.items():
-        term = a.unsqueeze(-1) * products[..., g, :, :]
-        rows[r] = term if rows[r] is None else rows[r] + term
+        row, factor, product = rows[r], a.unsqueeze(-1), products[..., g, :, :]
+        rows[r] = factor * product if row is None else row.addcmul_(factor, product)
     template = next(row for row in rows if row is not None)
-    return torch.cat([torch.zeros_like(template) if row is None else row for row in rows], -2)
+    filled = [torch.zeros_like(template) if row is None else row for row in rows]
+    return filled[0] if n_rows == 1 else torch.cat(filled, -2)
 
 
 @dataclass(frozen=True)
