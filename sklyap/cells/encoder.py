@@ -35,8 +35,8 @@ class LayerInput:
     def __call__(self, sequences: Any) -> tuple[Tensor, Tensor | None]:
         """Return what drives the layer when the network is given `sequences`, and where it starts.
 
-        A network without an encoder, whose layer sees the sequences as they are, is handed them in the order that
-        its `forward` wants, and they keep the digits that its dtype lacks.
+        A network without an encoder, whose layer sees the sequences as they are or reshaped, is handed them in
+        the order that its `forward` wants, and they keep the digits that its dtype lacks.
 
         Parameters
         ----------
@@ -55,7 +55,8 @@ class LayerInput:
         """
         sequences = torch.as_tensor(sequences)
         given, _, x, s = self._read(sequences)
-        return (sequences.reshape(x.shape) if _same(x, given) else x), s
+        unencoded = x.numel() == given.numel() and _same(x.reshape(given.shape), given)
+        return (sequences.reshape(x.shape) if unencoded else x), s
 
     def reading(self, sequences: Any) -> tuple[Tensor, bool]:
         """Return what the network's `forward` takes, but with sequences first, and whether it takes time first."""
