@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -50,8 +51,8 @@ def check_network_transformer(transformer: Any, networks: Sequence[Any]) -> None
 
     expect(isinstance(networks, list) and len(networks) >= 4, "networks must be a list of at least four")
     _check_parameters(transformer)
-    _check_errors(transformer, networks)
     fitted = _check_fit(clone(transformer), networks)
+    _check_errors(clone(transformer), fitted, networks)
     rows = _check_rows(fitted, networks)
     _check_names(fitted, networks, rows)
     _check_untouched(clone(transformer), networks)
@@ -64,13 +65,18 @@ def _check_parameters(transformer: Any) -> None:
     fresh = clone(transformer)
     parameters = fresh.get_params(deep=False)
     expect(set(vars(fresh)) == set(parameters), "the constructor must store its parameters and nothing else")
-    twin = type(transformer)(**parameters)
-    for name, value in parameters.items():
-        expect(getattr(twin, name) is value, f"the constructor must store {name} as it is")
+    signature = inspect.signature(type(transformer)).parameters
+    declared = {name: signature[name].default for name in parameters}
+    defaults = {name: value for name, value in declared.items() if value is not inspect.Parameter.empty}
+    required = {name: value for name, value in parameters.items() if name not in defaults}
+    for given in (parameters, required):
+        twin = type(transformer)(**given)
+        for name, value in {**defaults, **given}.items():
+            expect(getattr(twin, name) is value, f"the constructor must store {name} as it is")
     expect(fresh.set_params(**parameters) is fresh, "set_params must return the estimator")
 
 
-def _check_errors(transformer: Any, networks: list[Any]) -> None:
+def _check_errors(unfitted: Any, fitted: Any, networks: list[Any]) -> None:
     from sklearn.base import clone
     from sklearn.exceptions import NotFittedError
 
@@ -84,19 +90,19 @@ def _check_errors(transformer: Any, networks: list[Any]) -> None:
             raise AssertionError(f"{what} must raise {names}, not {error!r}.") from error
         raise AssertionError(f"{what} must raise {names}.")
 
-    unfitted = clone(transformer)
     raises((NotFittedError,), lambda: unfitted.transform(networks), "transform before fit")
     raises((NotFittedError,), lambda: unfitted.get_feature_names_out(), "get_feature_names_out before fit")
-    fitted = clone(transformer).fit(networks)
     wrong = {"an empty list": [], "a single network": networks[0], "a numeric array": np.zeros((4, 3))}
     for what, X in wrong.items():
-        raises((ValueError, TypeError), lambda X=X: clone(transformer).fit(X), f"fit on {what}")
+        raises((ValueError, TypeError), lambda X=X: clone(unfitted).fit(X), f"fit on {what}")
         raises((ValueError, TypeError), lambda X=X: fitted.transform(X), f"transform of {what}")
 
 
 def _check_fit(transformer: Any, networks: list[Any]) -> Any:
     before = dict(vars(transformer))
-    expect(transformer.fit(networks) is transformer, "fit must return the estimator")
+    with saying("fit must take a list of networks alone"):
+        returned = transformer.fit(networks)
+    expect(returned is transformer, "fit must return the estimator")
     for name, value in before.items():
         expect(getattr(transformer, name) is value, f"fit must not change the parameter {name}")
     learned = set(vars(transformer)) - set(before)
