@@ -1,7 +1,9 @@
 """Cells: the contract, the published equations, and spectra that are known."""
 
 import math
+import re
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -641,3 +643,32 @@ def test_check_cell_leaves_the_cell_and_chance_alone():
     check_cell(cell)
     assert cell.training and torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(before[name], p) and p.grad is None for name, p in cell.named_parameters())
+
+
+# The registry, the documentation
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_every_registered_cell_keeps_the_contract_as_initialized(name):
+    torch.manual_seed(0)
+    cell = CELLS[name](3, 4)
+    check_cell(cell)
+    check_cell(StackedCell([cell, CELLS[name](cell.output_size, 4)]))
+
+
+def test_the_documentation_runs():
+    text = (Path(__file__).parents[1] / "docs" / "cells.md").read_text()
+    names: dict = {}
+    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(compile(code, "docs/cells.md", "exec"), names)
+    assert names["result"].exponents == pytest.approx([0.51, -0.72], abs=0.05)
+    slow, fast = names["LeakyCell"](2, 4).double(), names["FastLeakyCell"](2, 4).double()
+    fast.load_state_dict(
+        {"weight_ih": slow.weight_ih.weight, "weight_hh": slow.weight_hh.weight, "bias_ih": slow.weight_ih.bias}
+    )
+    x = torch.randn(2, 30, 2, dtype=torch.float64)
+    expected = lyapunov_spectrum(slow, x).exponents
+    np.testing.assert_allclose(lyapunov_spectrum(fast, x).exponents, expected, rtol=0, atol=1e-12)
+    assert names["spectrum"].exponents.shape == (8,)
+    for name, kind in CELLS.items():
+        assert f'`"{name}"`' in text and f"`{kind.__name__}`" in text
