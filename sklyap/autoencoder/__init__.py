@@ -1,0 +1,7 @@
+"""The Lyapunov autoencoder: spectra to a latent code, and the loss that the code foretells."""
+
+from __future__ import annotations
+
+from sklyap.autoencoder.estimator import A24_SETTINGS, SpectrumAutoencoder
+
+__all__ = ["A24_SETTINGS", "SpectrumAutoencoder"]
