@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import torch
@@ -87,6 +88,7 @@ class JvpLinearization(Linearization):
     def push(self, Q: Tensor, P: Tensor | None = None) -> Tensor:
         Z = _jvp_columns(lambda s: self.step(s, self.x), self.s, Q)
         if P is not None:
+            assert self.x is not None, "an autonomous cell has no input to vary"
             Z = Z + _jvp_columns(lambda x: self.step(self.s, x), self.x, P)
         return Z
 
@@ -191,9 +193,7 @@ class RecurrentCell(nn.Module, abc.ABC):
 
     def initial_state(self, n: int) -> Tensor:
         """Return the initial state of `n` sequences, zeros (n, state_size) of the cell's dtype and device."""
-        like = next(self.parameters(), None)
-        if like is None:
-            like = next(self.buffers(), torch.empty(0))
+        like = next(chain(self.parameters(), self.buffers()), torch.empty(0))
         return torch.zeros(n, self.state_size, dtype=like.dtype, device=like.device)
 
     def output(self, s: Tensor) -> Tensor:

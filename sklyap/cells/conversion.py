@@ -170,7 +170,7 @@ def _attached_tensors(module: nn.Module) -> Iterator[Tensor]:
                     yield item
 
 
-def _cell_of(layer: nn.Module, *, alone: bool) -> RecurrentCell:
+def _cell_of(layer: Any, *, alone: bool) -> RecurrentCell:
     """Return a cell with the weights of `layer`: itself if it is one and `alone`, otherwise a copy."""
     if isinstance(layer, RecurrentCell):
         return layer if alone else copy.deepcopy(layer)
@@ -197,7 +197,7 @@ def _renew_weights(layer: nn.Module) -> None:
             hook(layer, ())
 
 
-def _kind_of(layer: nn.Module) -> tuple[type[GatedCell], dict[str, str]]:
+def _kind_of(layer: Any) -> tuple[type[GatedCell], dict[str, str]]:
     if isinstance(layer, nn.LSTM | nn.LSTMCell):
         return LSTMCell, {}
     if isinstance(layer, nn.GRU | nn.GRUCell):

@@ -160,7 +160,7 @@ class _Call:
 
 
 def _unpacked(packed: PackedSequence, layer: nn.Module) -> Tensor:
-    x, lengths = pad_packed_sequence(packed, batch_first=layer.batch_first)
+    x, lengths = pad_packed_sequence(packed, batch_first=bool(layer.batch_first))
     if len(lengths.unique()) > 1:
         raise ValueError("it packs sequences to different lengths; give them as a list of sequences")
     return x

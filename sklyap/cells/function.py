@@ -49,6 +49,8 @@ class FunctionCell(RecurrentCell):
     -1.2040
     """
 
+    _like: Tensor
+
     def __init__(
         self,
         step: Callable[[Tensor, Tensor | None], Tensor],

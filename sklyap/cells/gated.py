@@ -206,6 +206,9 @@ class GatedCell(RecurrentCell):
     bias_ih, bias_hh : Parameter of shape (n_gates · H,) and (n_recurrent_gates · H,), or None
     """
 
+    n_inputs: int
+    bias_ih: nn.Parameter | None
+    bias_hh: nn.Parameter | None
     n_gates = 1
     n_recurrent_gates: int | None = None
     n_blocks = 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +55,8 @@ class StackedCell(RecurrentCell):
     dropout : float, default=0.0
         Between layers, in training mode only (as in torch); the spectrum never sees it.
     """
+
+    cells: Any  # nn.ModuleList of RecurrentCell
 
     def __init__(self, cells: Sequence[RecurrentCell], *, dropout: float = 0.0) -> None:
         super().__init__()

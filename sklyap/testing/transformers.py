@@ -6,7 +6,8 @@ import copy
 import inspect
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from sklyap.testing.assertions import expect, pickled, saying
 __all__ = ["check_network_transformer"]
 
 
-def check_network_transformer(transformer: Any, networks: Sequence[Any]) -> None:
+def check_network_transformer(transformer: Any, networks: list[Any]) -> None:
     """Check that an estimator that takes networks keeps the contract of such; silent if it does.
 
     scikit-learn's own checks take 2-D arrays only. These are their counterparts for lists of networks: the
@@ -94,8 +95,8 @@ def _check_errors(unfitted: Any, fitted: Any, networks: list[Any]) -> None:
     raises((NotFittedError,), lambda: unfitted.get_feature_names_out(), "get_feature_names_out before fit")
     wrong = {"an empty list": [], "a single network": networks[0], "a numeric array": np.zeros((4, 3))}
     for what, X in wrong.items():
-        raises((ValueError, TypeError), lambda X=X: clone(unfitted).fit(X), f"fit on {what}")
-        raises((ValueError, TypeError), lambda X=X: fitted.transform(X), f"transform of {what}")
+        raises((ValueError, TypeError), partial(clone(unfitted).fit, X), f"fit on {what}")
+        raises((ValueError, TypeError), partial(fitted.transform, X), f"transform of {what}")
 
 
 def _check_fit(transformer: Any, networks: list[Any]) -> Any:
