@@ -14,9 +14,9 @@ from torch import Tensor
 from sklyap.cells import as_recurrent_cell
 from sklyap.drive import Drive
 from sklyap.exceptions import DegenerateSpectrumWarning
-from sklyap.orthonormalize import METHODS, random_bases
-from sklyap.tangent import flushed_denormals, qr_iteration, tangent_size
-from sklyap.validation import check_choice, check_dtype, check_int, resolve_device, seed_from
+from sklyap.orthonormalize import random_bases
+from sklyap.tangent import check_settings, flushed_denormals, qr_iteration
+from sklyap.validation import check_dtype, check_int, resolve_device, seed_from
 
 __all__ = ["CovariantVectors", "covariant_from_qr", "covariant_lyapunov_vectors"]
 
@@ -238,10 +238,7 @@ def covariant_lyapunov_vectors(
      [0.     0.8321]]
     """
     cell = as_recurrent_cell(network)
-    check_choice(state, "state", ["full", "hidden"])
-    check_choice(orthonormalizer, "orthonormalizer", METHODS)
-    N = tangent_size(cell, state)
-    k = N if n_exponents is None else check_int(n_exponents, "n_exponents", low=1, high=N)
+    k, N = check_settings(cell, n_exponents, 1, orthonormalizer, state)
     dtype, device, seed = check_dtype(dtype), resolve_device(device), seed_from(random_state)
     drive = Drive.of(cell, sequences).to(dtype, device)
     if len(set(drive.lengths)) > 1:
@@ -261,16 +258,17 @@ def covariant_lyapunov_vectors(
             for block in qr_iteration(
                 cell, x, Q=bases[0], s=s, qr_interval=1, orthonormalizer=orthonormalizer, state=state
             ):
+                assert block.Q is not None and block.R is not None
                 if block.stop <= warmup:
                     bases = [block.Q]
                     continue
                 bases.append(block.Q)
                 # What is annihilated to rounding has a zero on the diagonal.
                 factors.append(block.R.masked_fill(torch.diag_embed(block.log_growth == -math.inf), 0.0))
-            V, rates = covariant_from_qr(torch.stack(bases, 1), torch.stack(factors, 1))
+            V, D = covariant_from_qr(torch.stack(bases, 1), torch.stack(factors, 1))
             kept = V.shape[1] - cooldown
             vectors.append(V[:, :kept].cpu().numpy())
-            growth.append(rates[:, : kept - 1].cpu().numpy())
+            growth.append(D[:, : kept - 1].cpu().numpy())
     rates = np.concatenate(growth)
     exponents = rates.mean((0, 1))
     _warn_of_degenerate(int(np.isneginf(exponents).sum()), k)

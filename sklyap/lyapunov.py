@@ -11,11 +11,11 @@ import numpy as np
 import torch
 
 from sklyap.accumulate import GrowthRecord, standard_error, time_bins
-from sklyap.cells import RecurrentCell, as_recurrent_cell
+from sklyap.cells import as_recurrent_cell
 from sklyap.drive import Drive
 from sklyap.exceptions import ConvergenceWarning, DegenerateSpectrumWarning, PrecisionWarning
-from sklyap.orthonormalize import METHODS, random_bases
-from sklyap.tangent import flushed_denormals, qr_iteration, strain_budget, tangent_size
+from sklyap.orthonormalize import random_bases
+from sklyap.tangent import check_settings, flushed_denormals, qr_iteration, strain_budget
 from sklyap.validation import check_choice, check_dtype, check_int, resolve_device, seed_from
 
 __all__ = ["LyapunovResult", "lyapunov_spectrum"]
@@ -88,7 +88,7 @@ class LyapunovResult:
         if unit == self.unit:
             return self
         factor = 1 / math.log(2) if unit == "bits" else math.log(2)
-        scaled = {
+        scaled: dict[str, Any] = {
             name: None if value is None else value * factor
             for name in ("exponents", "standard_error", "per_sequence", "local", "log_abs_det")
             for value in [getattr(self, name)]
@@ -223,24 +223,12 @@ def lyapunov_spectrum(
                 factors=return_local or return_basis,
             )  # fmt: skip
             records.append(GrowthRecord.of(blocks, Q, indices, bins, return_local, return_basis))
-    result = _summarise(records, warmup, k == N)
+    result = _summarise(records, warmup, interval, k == N)
     _warn(result, explicit=qr_interval != "auto", budget=strain_budget(dtype))
     return result
 
 
-def check_settings(
-    cell: RecurrentCell, n_exponents: int | None, qr_interval: int | str, orthonormalizer: str, state: str
-) -> tuple[int, int]:
-    """Return the number of exponents and the dimension of the tangent space, or raise."""
-    check_choice(state, "state", ["full", "hidden"])
-    check_choice(orthonormalizer, "orthonormalizer", METHODS)
-    if qr_interval != "auto":
-        check_int(qr_interval, "qr_interval", low=1)
-    N = tangent_size(cell, state)
-    return (N if n_exponents is None else check_int(n_exponents, "n_exponents", low=1, high=N)), N
-
-
-def _summarise(records: list[GrowthRecord], warmup: int, complete: bool) -> LyapunovResult:
+def _summarise(records: list[GrowthRecord], warmup: int, interval: int | str, complete: bool) -> LyapunovResult:
     order = np.argsort([i for record in records for i in record.indices])
 
     def gather(name: str) -> np.ndarray | None:
@@ -267,7 +255,7 @@ def _summarise(records: list[GrowthRecord], warmup: int, complete: bool) -> Lyap
         local=None if local is None else local[..., rank],
         log_abs_det=float(per_sequence.sum(1).mean()) if complete else None,
         condition=_exp(max(record.strain for record in records)),
-        qr_interval=int(np.bincount(intervals).argmax()),
+        qr_interval=int(np.bincount(intervals).argmax()) if interval == "auto" else int(interval),
         n_steps=int(n_steps.max()),
         warmup=warmup,
         n_degenerate=n_degenerate,
