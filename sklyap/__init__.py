@@ -1,18 +1,26 @@
 """Lyapunov spectra of recurrent neural networks, as scikit-learn estimators."""
 
+from sklyap.autoencoder import SpectrumAutoencoder
 from sklyap.cells import as_recurrent_cell
+from sklyap.covariant import covariant_lyapunov_vectors
 from sklyap.lyapunov import LyapunovResult, lyapunov_spectrum
 from sklyap.networks import RNNClassifier, RNNRegressor
+from sklyap.population import HistoryFeatures, NetworkPopulation, train_population
 from sklyap.spectrum import LyapunovSpectrumTransformer
 from sklyap.statistics import SpectrumStatistics, spectrum_loss_correlation
 
 __all__ = [
+    "HistoryFeatures",
     "LyapunovResult",
     "LyapunovSpectrumTransformer",
+    "NetworkPopulation",
     "RNNClassifier",
     "RNNRegressor",
+    "SpectrumAutoencoder",
     "SpectrumStatistics",
     "as_recurrent_cell",
+    "covariant_lyapunov_vectors",
     "lyapunov_spectrum",
     "spectrum_loss_correlation",
+    "train_population",
 ]
