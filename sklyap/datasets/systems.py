@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -81,7 +80,7 @@ class KnownSystem:
     tolerance: float
     source: str
     time_step: float = 1.0
-    statistics: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    statistics: Mapping[str, float] = field(default_factory=dict)
     drive: Callable[[int, int, np.random.Generator], np.ndarray] | None = None
 
     @property
@@ -323,7 +322,7 @@ def lorenz(parameters: str = "sprott", *, time_step: float = 0.01, n_starts: int
         tolerance,
         source,
         time_step,
-        MappingProxyType({"sum": -(constants[0] + 1 + constants[2])}),
+        {"sum": -(constants[0] + 1 + constants[2])},
     )
 
 
@@ -367,7 +366,7 @@ def tanh_map(n_units: int = 400, gain: float = 2.0, *, random_state: Any = 0, n_
         np.array([first]),
         14 / n_units,  # largest deviation of a dozen networks of 100 to 400 units, gains 1.5 to 3
         "mean-field theory, for large N",
-        statistics=MappingProxyType({"max": first, "mean": mean}),
+        statistics={"max": first, "mean": mean},
     )
 
 
@@ -400,7 +399,7 @@ def rate_network(*, n_starts: int = 1) -> KnownSystem:
         0.004,
         "16 runs of 2000 τ of a plain QR loop; Engelken, Wolf and Abbott 2023",
         time_step,
-        MappingProxyType({"kaplan_yorke_dimension": 6.05}),
+        {"kaplan_yorke_dimension": 6.05},
     )
 
 
