@@ -54,7 +54,7 @@ class AntisymmetricCell(GatedCell):
         super().__init__(n_inputs, hidden_size, bias=bias)
 
     def reset_parameters(self) -> None:
-        """Draw M from N(0, 1/H) and W from N(0, 1/n_inputs), as in the paper; gates begin open (bias 1)."""
+        """Draw M from N(0, 1/H) and W from N(0, 1/n_inputs); biases are 0, those of the gates 1, so that they open."""
         nn.init.normal_(self.weight_hh, std=self.hidden_size**-0.5)
         nn.init.normal_(self.weight_ih, std=self.n_inputs**-0.5)
         if self.bias_ih is not None:

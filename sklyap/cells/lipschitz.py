@@ -53,7 +53,7 @@ class LipschitzCell(GatedCell):
         super().__init__(n_inputs, hidden_size, bias=bias)
 
     def reset_parameters(self) -> None:
-        """Draw M from N(0, 1/H); Xavier-normal input weights and no bias, as the authors do."""
+        """Draw M from N(0, 1/H), a scale that the authors tune; input weights are Xavier-normal and biases 0."""
         nn.init.normal_(self.weight_hh, std=self.hidden_size**-0.5)
         nn.init.xavier_normal_(self.weight_ih)
         if self.bias_ih is not None:
