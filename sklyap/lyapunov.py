@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,10 +17,13 @@ from sklyap.drive import Drive
 from sklyap.exceptions import ConvergenceWarning, DegenerateSpectrumWarning, PrecisionWarning
 from sklyap.orthonormalize import random_bases
 from sklyap.tangent import check_settings, flushed_denormals, qr_iteration, strain_budget
+from sklyap.threads import one_thread
 from sklyap.validation import check_choice, check_dtype, check_int, resolve_device, seed_from
 
 __all__ = ["LyapunovResult", "lyapunov_spectrum"]
 
+_LARGE = 2**13
+"""From how many numbers in a basis on threads share the sequences; below, they would wait for the interpreter."""
 _SIGN_TOLERANCE = 0.01
 """A standard error below this share of the largest |exponent| is small enough to call zero zero."""
 
@@ -212,9 +216,9 @@ def lyapunov_spectrum(
     cell = cell.to(device=device, dtype=dtype)
 
     bins = time_bins(warmup, max(drive.lengths), drive.n_sequences)
-    records = []
-    with torch.no_grad(), flushed_denormals():
-        for indices in drive.batches(batch_size or drive.n_sequences):
+
+    def run(indices: list[int]) -> GrowthRecord:
+        with torch.no_grad(), flushed_denormals():
             x, s, lengths = drive.padded(cell, indices)
             Q = random_bases(N, k, seed, indices, dtype=dtype, device=device)
             blocks = qr_iteration(
@@ -222,7 +226,16 @@ def lyapunov_spectrum(
                 orthonormalizer=orthonormalizer, state=state, breakpoints=[warmup],
                 factors=return_local or return_basis,
             )  # fmt: skip
-            records.append(GrowthRecord.of(blocks, Q, indices, bins, return_local, return_basis))
+            return GrowthRecord.of(blocks, Q, indices, bins, return_local, return_basis)
+
+    n_threads = torch.get_num_threads()
+    size = min(batch_size or drive.n_sequences, drive.n_sequences)
+    if device.type == "cpu" and n_threads > 1 and size > 1 and N * k >= _LARGE:
+        # A thread for each share of the sequences factors large matrices faster than threads inside a factorisation.
+        with one_thread(), ThreadPoolExecutor(n_threads) as pool:
+            records = list(pool.map(run, drive.batches(math.ceil(size / n_threads))))
+    else:
+        records = [run(indices) for indices in drive.batches(size)]
     result = _summarise(records, warmup, interval, k == N)
     _warn(result, explicit=qr_interval != "auto", budget=strain_budget(dtype))
     return result

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -26,6 +25,7 @@ from sklyap.exceptions import (
 )
 from sklyap.lyapunov import LyapunovResult, check_settings, lyapunov_spectrum
 from sklyap.tangent import strain_budget, tangent_size
+from sklyap.threads import one_thread
 from sklyap.validation import check_choice, check_dtype, check_int, check_networks, seed_from
 
 __all__ = ["LyapunovSpectrumTransformer"]
@@ -310,7 +310,7 @@ def _spectrum(
         return task
     cell, drive = task
     try:
-        with _one_thread(), warnings.catch_warnings():
+        with one_thread(), warnings.catch_warnings():
             warnings.simplefilter("ignore", SklyapWarning)
             if any(isinstance(module, FunctionCell) for module in cell.modules()):
                 return _compute(None, cell, drive, settings)
@@ -338,17 +338,6 @@ def _fingerprint(cell: RecurrentCell, drive: Drive, settings: dict[str, Any]) ->
     starts = None if drive.starts is None else drive.starts.cpu().numpy()
     what = {name: str(value) for name, value in settings.items() if name not in ("device", "batch_size")}
     return joblib.hash((version("sklyap"), plain, weights, inputs, starts, drive.lengths, what))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Pin torch to one thread: the same bits whatever `n_jobs`, and no oversubscription."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _reason(error: Exception) -> str:
