@@ -14,6 +14,10 @@ from torch import Tensor, nn
 __all__ = ["DenseLinearization", "JvpLinearization", "Linearization", "RecurrentCell"]
 
 
+_FOLD_UP_TO = 32
+"""Up to this many dimensions matrices for many steps at once cost less than a forward-mode pass at each."""
+
+
 class Linearization(abc.ABC):
     """The derivative of one step at given points of a trajectory.
 
@@ -96,7 +100,8 @@ class JvpLinearization(Linearization):
         return self.push(_identity(self.s))
 
     def fold(self, k: int, *, inputs: bool = True) -> Linearization:
-        if 2 * k < self.s.shape[-1]:
+        N = self.s.shape[-1]
+        if 2 * k < N and N > _FOLD_UP_TO:
             return self
         if self.x is None or not inputs:
             return DenseLinearization(self.dense())
