@@ -1,0 +1,324 @@
+"""GradientAlignmentAnalyzer: trained networks in, features of how their dynamics lie to the loss gradient out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import joblib
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+from tqdm.auto import tqdm
+
+from sklyap.drive import SharedSequencesMixin
+from sklyap.exceptions import FailedNetworkWarning
+from sklyap.matching import AlignmentResult, alignment_features, gradient_alignment
+from sklyap.orthonormalize import METHODS
+from sklyap.threads import one_thread
+from sklyap.validation import check_choice, check_int, check_networks
+
+__all__ = ["GradientAlignmentAnalyzer"]
+
+
+_SETTINGS = (
+    "n_directions", "n_singular", "state", "loss", "weight", "orthonormalizer", "checkpoint", "batch_size", "layer",
+    "dtype", "device", "random_state",
+)  # fmt: skip
+_FOR_ANALYSIS = ("prefixes", "rank", "covariant", "n_baseline")
+
+
+class GradientAlignmentAnalyzer(SharedSequencesMixin, TransformerMixin, BaseEstimator):
+    """Compare the Lyapunov directions of trained networks with the gradient of their loss.
+
+    `analyze` looks closely at one network; `fit` and `transform` turn a list of networks into features for any
+    scikit-learn estimator; `analyze_training` follows a population through its snapshots.
+
+    Parameters
+    ----------
+    sequences : array-like of shape (n_sequences, n_steps, n_inputs), or tokens (n_sequences, n_steps)
+        At the networks' input. Clones share them.
+    targets : array-like of shape (n_sequences, ...)
+        What the networks should answer.
+    n_directions : int, default=8
+        How many leading Lyapunov directions.
+    n_singular : int, default=3
+        How many leading singular vectors of the gradient of the recurrent weights.
+    state : {"full", "hidden"}, default="full"
+        With "hidden" (all but the hidden state frozen) the gradient rebuilt from Q and R is an approximation.
+    loss : "auto", "cross_entropy", "mse", or callable ``(outputs, targets) -> loss``, default="auto"
+        See :func:`~sklyap.gradients.loss_gradient`.
+    weight : str, optional
+        Which recurrent weights of a stack: ``"weight_hh_l1"`` or ``"cells.1.weight_hh"``; the first layer's by default.
+    prefixes : "auto", sequence of int, or None, default="auto"
+        Steps after which `analyze` cuts the sequences off to look at the gradient of the loss there; "auto" is every
+        step, or 32 of them.
+    rank : int, optional
+        How many directions `analyze` carries; all by default, which makes the rebuilt gradient exact. `transform`
+        never needs more than `n_directions`.
+    covariant : bool, default=False
+        Whether `analyze` compares covariant Lyapunov vectors too.
+    n_baseline : int, default=100
+        Random rotations behind the intervals of `analyze`; 0 for none.
+    orthonormalizer, checkpoint, batch_size, layer, dtype, device, random_state
+        See :func:`~sklyap.gradients.loss_gradient`.
+    n_jobs : int, optional
+        How many networks to transform at once, each on one thread, through joblib.
+    verbose : int, default=0
+        Whether to show a progress bar.
+    on_error : {"raise", "warn"}, default="raise"
+        What `transform` does with a network that cannot be analysed: raise, or warn and give a row of NaN.
+
+    Attributes
+    ----------
+    n_features_out_ : int
+        Number of columns.
+    failures_ : dict of int to str
+        Index and reason of each network of the last `transform` that failed.
+
+    Notes
+    -----
+    Which side of the gradient belongs to which Q at which time follows from the chain rule. Recurrent weights U enter
+    step t through gates ``a_t = U h_t + …``, so with ``g_{t+1} = ∂L/∂s_{t+1}`` and ``A_t = ∂s_{t+1}/∂a_t``
+
+        ∂L/∂U = Σ_t (A_tᵀ g_{t+1}) h_tᵀ = Σ_j σ_j u_j v_jᵀ .
+
+    Left vectors u_j live in the space of gates (4H for an LSTM), right ones v_j in that of h_t. A change of U along
+    ``u_j v_jᵀ`` kicks the state after the step by ``A_t u_j (v_jᵀ h_t)``, which lives in the tangent space that
+    ``Q_{t+1}`` is a basis of, for any architecture; `alignment` is the cosine between the two. For an Elman network
+    ``A_t`` is the diagonal of slopes of its nonlinearity and the rest is u_j itself, with ``|⟨Q_i, u_j⟩|`` as the limit
+    of slopes all alike. The match is exact in the sense that σ_j is a sum over times and directions
+
+        σ_j = Σ_t g_{t+1} · A_t u_j (v_jᵀ h_t) = Σ_i Σ_t c_{t+1,i} (Q_{t+1,i} · A_t u_j) (v_jᵀ h_t) ,
+
+    `contribution` being its terms i. ``v_jᵀ h_t`` reads the state before the step: in `right_alignment`, v_j is
+    compared with Q_t, not Q_{t+1}. That v_j lies in the span of the states that were visited, not of tangents, so
+    that nothing ties it to Q but what the states and their tangents have in common.
+
+    References
+    ----------
+    Linking finite-time Lyapunov exponents to RNN gradient subspaces and input sensitivity (2024). Submission
+    UHZVrhQuO1 to ICLR.
+
+    Examples
+    --------
+    >>> from sklyap import RNNClassifier
+    >>> from sklyap.alignment import GradientAlignmentAnalyzer
+    >>> from sklyap.datasets import load_sequential_digits
+    >>> X, y = load_sequential_digits(return_X_y=True)
+    >>> networks = [RNNClassifier("rnn", 16, max_epochs=1, random_state=i).fit(X[:200], y[:200]) for i in range(3)]
+    >>> analyzer = GradientAlignmentAnalyzer(X[:25], y[:25], n_directions=4, n_singular=2)
+    >>> analyzer.fit_transform(networks).shape
+    (3, 16)
+    >>> result = analyzer.analyze(networks[0])
+    >>> result.gradient.shape, bool(result.relative_error < 1e-12)
+    ((16, 16), True)
+    """
+
+    def __init__(
+        self,
+        sequences=None,
+        targets=None,
+        *,
+        n_directions=8,
+        n_singular=3,
+        state="full",
+        loss="auto",
+        weight=None,
+        prefixes="auto",
+        rank=None,
+        covariant=False,
+        n_baseline=100,
+        orthonormalizer="auto",
+        checkpoint="auto",
+        batch_size=None,
+        layer=None,
+        dtype="float64",
+        device="auto",
+        n_jobs=None,
+        verbose=0,
+        on_error="raise",
+        random_state=None,
+    ):
+        self.sequences = sequences
+        self.targets = targets
+        self.n_directions = n_directions
+        self.n_singular = n_singular
+        self.state = state
+        self.loss = loss
+        self.weight = weight
+        self.prefixes = prefixes
+        self.rank = rank
+        self.covariant = covariant
+        self.n_baseline = n_baseline
+        self.orthonormalizer = orthonormalizer
+        self.checkpoint = checkpoint
+        self.batch_size = batch_size
+        self.layer = layer
+        self.dtype = dtype
+        self.device = device
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+        self.on_error = on_error
+        self.random_state = random_state
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.no_validation = True
+        return tags
+
+    def analyze(self, network: Any) -> AlignmentResult:
+        """Analyse one network.
+
+        Parameters
+        ----------
+        network : torch module, fitted skorch net or fitted sklyap estimator
+            With one recurrent layer and a readout. It is not changed.
+
+        Returns
+        -------
+        AlignmentResult
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the network has no readout, targets or parameters do not fit, or the loss is not differentiable.
+        DivergedError
+            If the loss or the trajectory is not finite.
+        """
+        self._check_parameters()
+        return self._analyze(network)
+
+    def analyze_training(self, population: Any, epochs: Iterable[Any]) -> dict[Any, list[AlignmentResult]]:
+        """Analyse every network of a population at several epochs.
+
+        Parameters
+        ----------
+        population : NetworkPopulation
+            Anything whose ``networks(epoch)`` is a list of networks.
+        epochs : iterable of int or "last"
+            Snapshots to look at, 0 for the networks before training.
+
+        Returns
+        -------
+        dict of epoch to list of AlignmentResult
+        """
+        self._check_parameters()
+        epochs = list(epochs)
+        networks = [(epoch, network) for epoch in epochs for network in population.networks(epoch)]
+        results = self._map(_analyzed, [network for _, network in networks])
+        return {
+            epoch: [result for (at, _), result in zip(networks, results, strict=True) if at == epoch]
+            for epoch in epochs
+        }
+
+    def fit(self, networks: Sequence[Any], y: Any = None) -> GradientAlignmentAnalyzer:
+        """Check the parameters; there is nothing to learn.
+
+        Parameters
+        ----------
+        networks : sequence of networks
+        y : ignored
+
+        Returns
+        -------
+        self
+        """
+        check_networks(networks, name="networks", caller=type(self).__name__)
+        self._check_parameters()
+        self.n_features_out_ = len(self._feature_names())
+        return self
+
+    def transform(self, networks: Sequence[Any]) -> np.ndarray:
+        """Compute the features.
+
+        Parameters
+        ----------
+        networks : sequence of networks
+
+        Returns
+        -------
+        features : ndarray of shape (n_networks, n_features_out_)
+            The share of gradient energy in the first 1 … n_directions directions; `alignment`, directions first; the
+            natural logarithms of the leading singular values, zeros as ln ε times the largest; the principal angles.
+        """
+        check_is_fitted(self)
+        networks = check_networks(networks, name="networks", caller=type(self).__name__)
+        rows = self._map(_features, networks)
+        self.failures_ = {i: row for i, row in enumerate(rows) if isinstance(row, str)}
+        for index, reason in self.failures_.items():
+            warnings.warn(
+                f"Network {index} of {len(networks)} failed, its row is NaN: {reason}",
+                FailedNetworkWarning,
+                stacklevel=2,
+            )
+        return np.stack([np.full(self.n_features_out_, np.nan) if isinstance(row, str) else row for row in rows])
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Return the names of the features; `input_features` is ignored."""
+        check_is_fitted(self)
+        return np.asarray(self._feature_names(), dtype=object)
+
+    def _feature_names(self) -> list[str]:
+        directions, singular = range(self.n_directions), range(self.n_singular)
+        return [
+            *(f"gradient_energy_{i}" for i in directions),
+            *(f"alignment_{i}_{j}" for i in directions for j in singular),
+            *(f"log_singular_value_{j}" for j in singular),
+            *(f"principal_angle_{i}" for i in range(min(self.n_directions, self.n_singular))),
+        ]
+
+    def _check_parameters(self) -> None:
+        who = type(self).__name__
+        for name in ("sequences", "targets"):
+            if getattr(self, name) is None:
+                raise ValueError(f"The {name!r} parameter of {who} must be given, as an array. Got None.")
+        for name in ("n_directions", "n_singular"):
+            check_int(getattr(self, name), name, low=1, caller=who)
+        check_int(self.n_baseline, "n_baseline", low=0, caller=who)
+        for name, choices in (
+            ("state", ["full", "hidden"]), ("orthonormalizer", METHODS), ("on_error", ["raise", "warn"]),
+        ):  # fmt: skip
+            check_choice(getattr(self, name), name, choices, caller=who)
+
+    def _settings(self, *names: str) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in (*_SETTINGS, *names)}
+
+    def _analyze(self, network: Any) -> AlignmentResult:
+        return gradient_alignment(network, self.sequences, self.targets, **self._settings(*_FOR_ANALYSIS))
+
+    def _row(self, network: Any) -> np.ndarray:
+        found = alignment_features(network, self.sequences, self.targets, **self._settings())
+        sizes = found["singular_values"]
+        # A gradient of rank below n_singular (or none at all) has singular values of zero to rounding.
+        floor = np.finfo(sizes.dtype).eps * (sizes[0] or 1.0)
+        return np.concatenate([
+            found["energy"][: self.n_directions],
+            found["alignment"].ravel(),
+            np.log(np.maximum(sizes[: self.n_singular], floor)),
+            found["principal_angles"],
+        ]).astype(np.float64)  # fmt: skip
+
+    def _map(self, function: Any, networks: list[Any]) -> list[Any]:
+        jobs = (joblib.delayed(function)(self, network, index) for index, network in enumerate(networks))
+        run = joblib.Parallel(n_jobs=self.n_jobs, return_as="generator" if self.verbose else "list")(jobs)
+        return list(tqdm(run, total=len(networks), desc="alignment", unit="network") if self.verbose else run)
+
+
+def _analyzed(analyzer: GradientAlignmentAnalyzer, network: Any, index: int) -> AlignmentResult:
+    with one_thread():
+        return analyzer._analyze(network)
+
+
+def _features(analyzer: GradientAlignmentAnalyzer, network: Any, index: int) -> np.ndarray | str:
+    """Return a network's row, or a sentence on why there is none."""
+    try:
+        with one_thread():
+            return analyzer._row(network)
+    except Exception as error:
+        if analyzer.on_error == "raise":
+            error.add_note(f"This is network {index} of the list.")
+            raise
+        return f"{type(error).__name__}: {error}"
