@@ -53,6 +53,9 @@ class Drive:
         starts: list[Tensor] = []
         for part in _one_length_each(sequences):
             x, start = (part, None) if cell.encoder is None else cell.encoder(check_finite(part))
+            if cell.encoder is not None and isinstance(sequences, list | tuple) and len(x) != len(part):
+                # Items of a list are sequences, also for a network that takes time first.
+                x, start = cell.encoder(check_finite(part).transpose(0, 1))
             x = check_sequences(x, n_inputs=cell.n_inputs)
             inputs.extend(x)
             starts.extend([] if start is None else start)
