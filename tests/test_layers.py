@@ -13,7 +13,6 @@ ROOT = Path(sklyap.__file__).parent
 # own where listed in SAME_LAYER.
 LAYERS = {
     "exceptions": 0,
-    "threads": 0,
     "validation": 0,
     "cells": 1,
     "orthonormalize": 1,
@@ -43,8 +42,6 @@ LAYERS = {
     "testing": 7,
 }
 SAME_LAYER = {
-    ("gradients", "adjoint"),
-    ("gradients", "objective"),
     ("callbacks", "statistics"),
     ("comparison", "population"),
 }
