@@ -171,8 +171,10 @@ def check_sequences(
     return tensor
 
 
-def check_networks(networks: Any, *, name: str = "X", caller: str | None = None) -> list[Any]:
-    """Return `networks` as a non-empty list, one trained network per sample.
+def check_networks(networks: Any, *, name: str = "X", caller: str | None = None) -> Sequence[Any]:
+    """Return `networks` as a non-empty sequence, one trained network per sample.
+
+    A sequence that builds its networks when they are asked for is not unpacked.
 
     Raises
     ------
@@ -190,7 +192,7 @@ def check_networks(networks: Any, *, name: str = "X", caller: str | None = None)
         raise ValueError(f"{owner}. Got an array of dtype {networks.dtype} and shape {networks.shape} instead.")
     if len(networks) == 0:
         raise ValueError(f"{owner}. Got an empty one.")
-    return list(networks)
+    return networks if isinstance(networks, Sequence) else list(networks)
 
 
 def check_exponents(spectra: np.ndarray, name: str = "X", *, caller: str | None = None) -> np.ndarray:

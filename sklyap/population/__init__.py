@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from sklyap.population.features import HistoryFeatures
-from sklyap.population.network_population import NetworkPopulation, NetworkSequence
+from sklyap.population.network_population import NetworkPopulation
+from sklyap.population.network_sequence import NetworkSequence
 from sklyap.population.records import NetworkRecord, Snapshot
 from sklyap.population.training import train_population
 

@@ -17,52 +17,12 @@ from sklearn.base import BaseEstimator, clone
 from sklyap.exceptions import FailedNetworkWarning, UntrustedFileError
 from sklyap.networks import RNNClassifier, RNNRegressor
 from sklyap.population.description import Unknown, identity, recall
+from sklyap.population.network_sequence import NetworkSequence, take
 from sklyap.population.records import NetworkRecord, Origin, PopulationDirectory, epoch_key
 
-__all__ = ["NetworkPopulation", "NetworkSequence"]
+__all__ = ["NetworkPopulation"]
 
 _ESTIMATORS = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in (RNNClassifier, RNNRegressor)}
-
-
-class NetworkSequence(Sequence):
-    """Trained networks that are built when they are indexed: a list of estimators that takes no memory.
-
-    It is indexed as a list or as a 1-D array, so that scikit-learn's searches and splitters cut it without
-    loading anything. Each access builds a new estimator.
-
-    Attributes
-    ----------
-    shape : tuple (n_networks,)
-    """
-
-    def __init__(self, records: Sequence[NetworkRecord], epoch: Any) -> None:
-        self._records = list(records)
-        self._epoch = epoch
-
-    @property
-    def shape(self) -> tuple[int]:
-        return (len(self._records),)
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    @overload
-    def __getitem__(self, index: int) -> BaseEstimator: ...
-    @overload
-    def __getitem__(self, index: slice) -> NetworkSequence: ...
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, Integral):
-            return self._records[index].network(self._epoch)
-        return NetworkSequence(_take(self._records, index), self._epoch)
-
-    def __add__(self, other: Sequence[BaseEstimator]) -> list[BaseEstimator]:
-        return [*self, *other]
-
-    def __radd__(self, other: Sequence[BaseEstimator]) -> list[BaseEstimator]:
-        return [*other, *self]
-
-    def __repr__(self) -> str:
-        return f"<{len(self)} trained networks, epoch {self._epoch}>"
 
 
 class NetworkPopulation(Sequence):
@@ -159,7 +119,7 @@ class NetworkPopulation(Sequence):
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, Integral):
             return self.records[index].network()
-        return NetworkPopulation(_take(self.records, index))
+        return NetworkPopulation(take(self.records, index))
 
     def filter(self, condition: Callable[[NetworkRecord], bool] | None = None, /, **params: Any) -> NetworkPopulation:
         """Return the population of the networks that meet conditions, without failures.
@@ -185,7 +145,7 @@ class NetworkPopulation(Sequence):
             chosen &= np.array([value in wanted for value in table[name]], dtype=bool)
         if condition is not None:
             chosen &= np.array([bool(condition(record)) for record in self.records], dtype=bool)
-        return self[chosen]
+        return NetworkPopulation(take(self.records, chosen))
 
     def networks(self, epoch: Any = "last") -> NetworkSequence:
         """Return the networks as they were at a snapshot, as a list that loads each when it is asked for.
@@ -212,7 +172,7 @@ class NetworkPopulation(Sequence):
                     f"The 'epoch' parameter of networks must be one that was kept: {', '.join(record.snapshots)}. "
                     f"Got {epoch!r} instead."
                 )
-        return NetworkSequence(self.records, epoch)
+        return NetworkSequence([(record, epoch) for record in self.records])
 
     def losses(self, epoch: Any = "last") -> np.ndarray:
         """Return the validation losses at an epoch (the training losses where there was no validation).
@@ -333,22 +293,6 @@ def _range(column: pd.Series) -> str:
         return f"{column.min():.4g} to {column.max():.4g}"
     values = list(dict.fromkeys(getattr(value, "__name__", str(value)) for value in column))
     return ", ".join(values[:8]) + (f", and {len(values) - 8} more" if len(values) > 8 else "")
-
-
-def _take(records: Sequence[NetworkRecord], index: Any) -> list[NetworkRecord]:
-    """Return the records at a slice, a boolean mask or an array of indices."""
-    if isinstance(index, tuple):  # scikit-learn indexes rows as array[rows, ...]
-        index = index[0]
-    if isinstance(index, slice):
-        return list(records[index])
-    index = np.asarray(index)
-    if index.dtype == bool and len(index) != len(records):
-        raise IndexError(f"A mask of {len(records)} networks must have this length. Got {len(index)} instead.")
-    if index.size == 0:
-        return []
-    if index.ndim != 1 or index.dtype.kind not in "bi":
-        raise IndexError(f"Networks are indexed by an int, a slice, a mask or a list of ints. Got {index!r} instead.")
-    return [records[i] for i in np.arange(len(records))[index]]
 
 
 def _check_epoch(epoch: Any, caller: str) -> str:

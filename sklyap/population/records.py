@@ -127,7 +127,13 @@ class NetworkRecord:
     def network(self, epoch: Any = "last") -> BaseEstimator:
         """Return the network as it was at `epoch`: a fitted estimator with its own copy of the weights."""
         snapshot = self.snapshots[epoch_key(epoch)]
-        network = self.estimator().restore_state(*snapshot.load())
+        tensors, attributes = snapshot.load()
+        try:
+            network = self.estimator().restore_state(tensors, attributes)
+        except ValueError as error:
+            if snapshot.path is None:
+                raise
+            raise UntrustedFileError(f"{snapshot.path} does not hold the network of its record: {error}") from error
         network.snapshot_ = {
             name: getattr(snapshot, name)
             for name in ("epoch", "train_loss", "valid_loss")
@@ -169,9 +175,13 @@ class PopulationDirectory:
         self.manifest = self.path / "population.json"
         self.mark = self.path / "call.json"
 
-    def open(self, call: str, manifest: Mapping[str, Any]) -> None:
-        """Prepare the directory for the networks of `call`."""
+    def open(self, call: str, manifest: Mapping[str, Any], *, anew: bool) -> None:
+        """Prepare the directory for the networks of `call`; `anew` removes those of another."""
         storage.check_writable(self.networks)
+        if anew:
+            for pattern in ("[0-9]*.json", "[0-9]*-epoch-*.safetensors"):
+                for path in self.networks.glob(pattern):
+                    path.unlink()
         storage.write_json(self.manifest, {"format": _FORMAT, **manifest})
         storage.write_json(self.mark, {"call": call})
         storage.remove_stale_temporaries(self.path)
@@ -216,16 +226,7 @@ class PopulationDirectory:
             "duration": record.duration,
             "reason": record.reason,
             "history": {name: column.tolist() for name, column in record.history.items()},
-            "snapshots": {
-                key: {
-                    "epoch": s.epoch,
-                    "train_loss": s.train_loss,
-                    "valid_loss": s.valid_loss,
-                    "file": s.path.name,
-                    "sha256": s.checksum,
-                }
-                for key, s in snapshots.items()
-            },
+            "snapshots": {key: _describe_snapshot(snapshot) for key, snapshot in snapshots.items()},
         }
         storage.write_json(self._record_path(record.index), content)
         return replace(record, snapshots=snapshots)
@@ -268,6 +269,17 @@ class PopulationDirectory:
             raise UntrustedFileError(f"{record} names a file outside its directory: {item['file']!r}.")
         losses = {name: item[name] for name in ("epoch", "train_loss", "valid_loss")}
         return Snapshot(**losses, path=self.networks / item["file"], checksum=item["sha256"])
+
+
+def _describe_snapshot(snapshot: Snapshot) -> dict[str, Any]:
+    assert snapshot.path is not None
+    return {
+        "epoch": snapshot.epoch,
+        "train_loss": snapshot.train_loss,
+        "valid_loss": snapshot.valid_loss,
+        "file": snapshot.path.name,
+        "sha256": snapshot.checksum,
+    }
 
 
 def _verify(snapshot: Snapshot) -> None:

@@ -53,7 +53,8 @@ class SnapshotCallback(Callback):
         inside = [epoch for epoch in self.epochs if done < epoch < done + 1]
         self._due: dict[int, list[float]] = {}
         for epoch in inside:
-            self._due.setdefault(max(1, math.ceil((epoch - done) * n_batches)), []).append(epoch)
+            batches = round((epoch - done) * n_batches, 6)  # 0.1 of 30 batches is 3, whatever floats make of it
+            self._due.setdefault(max(1, math.ceil(batches)), []).append(epoch)
         self._batch = 0
 
     def on_batch_end(self, net: NeuralNet, training: bool = False, **kwargs: Any) -> None:
@@ -77,8 +78,7 @@ class SnapshotCallback(Callback):
 
     def _snapshot(self, net: NeuralNet) -> Snapshot:
         """Return the network after an epoch."""
-        row = net.history[-1]
-        state = self.estimator.export_state()
+        row, state = net.history[-1], self.estimator.export_state()
         return Snapshot(float(len(net.history)), row.get("train_loss"), row.get("valid_loss"), state=state)
 
     def _measure(self, net: NeuralNet, epoch: float) -> None:
@@ -86,8 +86,8 @@ class SnapshotCallback(Callback):
         loss = _loss(net, self._data)
         tensors, attributes = self.estimator.export_state()
         attributes["history"] = attributes["history"][: int(epoch)]  # the last row is that of the open epoch
-        losses = (None, loss) if self._has_validation else (loss, None)
-        self.snapshots_[epoch_key(epoch)] = Snapshot(epoch, *losses, state=(tensors, attributes))
+        train_loss, valid_loss = (None, loss) if self._has_validation else (loss, None)
+        self.snapshots_[epoch_key(epoch)] = Snapshot(epoch, train_loss, valid_loss, state=(tensors, attributes))
 
 
 def _loss(net: NeuralNet, dataset: Any) -> float:

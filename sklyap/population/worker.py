@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from sklearn.base import BaseEstimator, clone
 
 from sklyap.population.records import NetworkRecord, PopulationDirectory
 from sklyap.population.snapshots import SnapshotCallback, history_columns
+from sklyap.threads import one_thread
 
 __all__ = ["Task", "fail", "run_task"]
 
@@ -106,14 +104,3 @@ def _check_not_interrupted(estimator: BaseEstimator, callbacks: list[Any]) -> No
     may_stop = callbacks or any(name.startswith("callbacks") for name in estimator.net_params or {})
     if len(estimator.history_) < estimator.max_epochs and not may_stop:
         raise KeyboardInterrupt
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch use one thread, so that sums are taken in the same order whatever `n_jobs` is."""
-    n_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_threads)
