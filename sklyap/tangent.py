@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sklyap.cells import Linearization, RecurrentCell
+from sklyap.cells import DenseLinearization, Linearization, RecurrentCell
 from sklyap.exceptions import DivergedError
 from sklyap.orthonormalize import METHODS, gram_schmidt, log_range, orthonormalize, strain
 from sklyap.validation import check_choice, check_int
@@ -23,7 +23,12 @@ __all__ = ["QRBlock", "check_settings", "flushed_denormals", "qr_iteration", "st
 
 _FIRST_CHUNK = 8
 _CHUNK_STEPS = 64
+_LONGEST_CHUNK = 1024
+_CHUNK_NUMBERS = 2**16
+"""Chunks of small systems are longer, up to so many entries of Jacobians: what they cost is calls, not work."""
 _CHUNK_BYTES = 16 * 2**20
+_SMALL = 8
+"""Up to this many dimensions Jacobians are multiplied with one another rather than each with the basis."""
 _LONGEST_INTERVAL = 64
 _GRAM_SCHMIDT_FROM = 96
 """From how many directions on block Gram-Schmidt is faster than Householder reflections."""
@@ -237,6 +242,7 @@ def qr_iteration(
     lengths = [n_steps] * Q.shape[0] if lengths is None else lengths
     stops = sorted({t for t in (*breakpoints, *lengths) if 0 < t <= n_steps})
     plan = _Plan(qr_interval, orthonormalizer, Q)
+    longest_chunk = max(_CHUNK_STEPS, min(_LONGEST_CHUNK, _CHUNK_NUMBERS // (Q.shape[0] * Q.shape[1] ** 2)))
     start, chunk_steps = 0, _FIRST_CHUNK
     for stop in stops:
         while start < stop:
@@ -252,7 +258,7 @@ def qr_iteration(
             for block in blocks(along, Q, range(end - start), start, plan):
                 yield block
                 Q = block.Q
-            s, start, chunk_steps = states[-1], end, min(2 * chunk_steps, _CHUNK_STEPS)
+            s, start, chunk_steps = states[-1], end, min(2 * chunk_steps, longest_chunk)
 
 
 def _linearize(cell: RecurrentCell, states: Tensor, x: Tensor | None, state: str) -> Linearization:
@@ -265,16 +271,37 @@ class _Folded:
 
     def __init__(self, linearization: Linearization, Q: Tensor) -> None:
         n, N, self._k = Q.shape
+        self._small = N <= _SMALL and 2 * self._k >= N
         self._linearization = linearization
         self._width = max(1, _CHUNK_BYTES // (n * N * N * Q.element_size()))
         self._first = self._last = 0
         self._part = linearization
 
     def __getitem__(self, t: int) -> Linearization:
+        self._fold(t)
+        return self._part[t - self._first]
+
+    def push(self, Q: Tensor, steps: range) -> Tensor:
+        """Carry the basis over `steps`."""
+        self._fold(steps.start)
+        if self._small and steps.stop <= self._last and isinstance(self._part, DenseLinearization):
+            return _product(self._part.jacobian[steps.start - self._first : steps.stop - self._first]) @ Q
+        for t in steps:
+            Q = self[t].push(Q)
+        return Q
+
+    def _fold(self, t: int) -> None:
         if not self._first <= t < self._last:
             self._first, self._last = t, t + self._width
             self._part = self._linearization[t : t + self._width].fold(self._k, inputs=False)
-        return self._part[t - self._first]
+
+
+def _product(J: Tensor) -> Tensor:
+    """Return ``J_m … J_1`` (n, N, N) for J (m, n, N, N), pair by pair."""
+    while len(J) > 1:
+        pairs = J[1::2] @ J[: len(J) // 2 * 2 : 2]
+        J = torch.cat([pairs, J[-1:]]) if len(J) % 2 else pairs
+    return J[0]
 
 
 def _blocks(along: _Folded, Q: Tensor, steps: range, offset: int, plan: _Plan) -> Iterator[QRBlock]:
@@ -300,11 +327,8 @@ def _swift_blocks(along: _Folded, Q: Tensor, steps: range, offset: int, plan: _P
     t = steps.start
     while t < steps.stop:
         block = range(t, min(t + plan.length, steps.stop))
-        Z = Q
-        for step in block:
-            Z = along[step].push(Z)
         t = block.stop
-        unchecked.append(plan.factor(Z, block))
+        unchecked.append(plan.factor(along.push(Q, block), block))
         Q = unchecked[-1].Q
         if len(unchecked) > 1:
             unchecked[-2] = replace(unchecked[-2], Q=None)  # a GPU's memory would not hold them all
@@ -322,10 +346,7 @@ def _careful_blocks(along: _Folded, Q: Tensor, steps: range, offset: int, plan: 
     t = steps.start
     while t < steps.stop:
         length = min(plan.length, steps.stop - t)
-        Z = Q
-        for step in range(t, t + length):
-            Z = along[step].push(Z)
-        Q_next, R = orthonormalize(Z, plan.orthonormalizer)
+        Q_next, R = orthonormalize(along.push(Q, range(t, t + length)), plan.orthonormalizer)
         log_growth = R.diagonal(dim1=-2, dim2=-1).log()
         spread = strain(R)
         if length == 1 and bool((spread > plan.suspicious).any()):
