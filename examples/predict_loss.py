@@ -10,6 +10,7 @@ Ctrl-C and run again to go on.
 
 import argparse
 import time
+import warnings
 from pathlib import Path
 
 import matplotlib
@@ -38,6 +39,7 @@ from sklyap import (
 )
 from sklyap.datasets import load_sequential_digits
 from sklyap.displays import SpectrumDisplay
+from sklyap.exceptions import DegenerateSpectrumWarning
 
 SEARCHED = {
     "cell": ["lstm", "gru", "rnn"],
@@ -80,6 +82,7 @@ def main(arguments=None):
     print(f"   {spectra.shape[0]} spectra; largest exponent {spectra[:, 0].min():.2f} … {spectra[:, 0].max():.2f} "
           f"nats per step ({time.perf_counter() - start:.1f} s)")  # fmt: skip
     spectrum.set_params(n_jobs=None, verbose=0)  # cached from here on; the searches use the cores
+    warnings.simplefilter("ignore", DegenerateSpectrumWarning)  # said once, above
 
     print("3. Out-of-fold predictions of the logarithm of the final loss")
     start = time.perf_counter()
@@ -97,7 +100,7 @@ def main(arguments=None):
 
 def compare(population, early, spectrum, target, options):
     """Return the table of out-of-fold scores and the predictions behind it."""
-    folds = KFold(min(10, len(early)), shuffle=True, random_state=0)
+    folds = KFold(5, shuffle=True, random_state=0)
     inner = KFold(3, shuffle=True, random_state=1)
     so_far = HistoryFeatures(("valid_loss",), epoch=1)
     trees = ExtraTreesRegressor(200, min_samples_leaf=2, random_state=0)
@@ -138,17 +141,17 @@ def draw(population, spectra, target, predictions, output):
     """Save the spectra coloured by loss and the predictions against the truth."""
     display = SpectrumDisplay(spectra, color=target, color_label="ln final validation loss")
     axes = display.plot().ax_
-    axes.set_title(f"{len(population)} networks after epoch 1")
+    # A few networks contract so much in some directions that they would squeeze all the others.
+    axes.set(title=f"{len(population)} networks after epoch 1", ylim=(np.quantile(spectra, 0.01), None))
     first = output / "spectra.png"
     display.figure_.savefig(first, dpi=150, bbox_inches="tight")
 
     names = ["loss after epoch 1", "spectrum: autoencoder", "spectrum + loss after epoch 1"]
-    figure, row = plt.subplots(1, 3, figsize=(12, 4), sharex=True, sharey=True)
+    figure, row = plt.subplots(1, 3, figsize=(12, 4.2), layout="constrained")
     for name, axes in zip(names, row, strict=True):
         shown = PredictionErrorDisplay(y_true=target, y_pred=predictions[name])
         shown.plot(axes, kind="actual_vs_predicted", scatter_kwargs={"alpha": 0.7})
         axes.set(title=name, xlabel="predicted ln loss", ylabel="ln final validation loss")
-        axes.label_outer()
     second = output / "predictions.png"
     figure.savefig(second, dpi=150, bbox_inches="tight")
     plt.close("all")

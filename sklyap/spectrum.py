@@ -280,7 +280,7 @@ class LyapunovSpectrumTransformer(SharedSequencesMixin, TransformerMixin, BaseEs
         n = len(self.results_)
         for index, reason in self.failures_.items():
             warnings.warn(
-                f"Network {index} of {n} failed, its row is NaN: {reason}", FailedNetworkWarning, stacklevel=3
+                f"Network {index} of {n} failed, its row is NaN: {reason}", FailedNetworkWarning, stacklevel=4
             )
         results = [result for result in self.results_ if result is not None]
         degenerate = sum(result.n_degenerate > 0 for result in results)
@@ -289,7 +289,7 @@ class LyapunovSpectrumTransformer(SharedSequencesMixin, TransformerMixin, BaseEs
                 f"{degenerate} of {n} networks have directions that are annihilated to rounding; their exponents are "
                 "reported as ln ε per step.",
                 DegenerateSpectrumWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         budget = math.exp(strain_budget(check_dtype(self.dtype)))
         imprecise = sum(result.condition > budget for result in results)
@@ -298,7 +298,7 @@ class LyapunovSpectrumTransformer(SharedSequencesMixin, TransformerMixin, BaseEs
                 f"qr_interval={self.qr_interval} loses digits in {imprecise} of {n} networks; lower it or leave it "
                 "at 'auto'.",
                 PrecisionWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
 
