@@ -53,6 +53,8 @@ class LossGradient:
         ``∂L/∂θ`` by the names of the cell's parameters.
     log_growth : ndarray of shape (n_sequences, T, k)
         ln R_ii of each step, in nats; -inf where a direction is annihilated.
+    tangent_size : int
+        N, the dimension of the tangent space.
     ranks : ndarray of shape (n_ranks,) or None
         Ranks q to which the gradient of the parameters was truncated.
     relative_error, cosine : ndarray of shape (n_ranks,) or None
@@ -66,6 +68,7 @@ class LossGradient:
     energy: np.ndarray | None
     parameters: dict[str, np.ndarray]
     log_growth: np.ndarray
+    tangent_size: int
     ranks: np.ndarray | None = None
     relative_error: np.ndarray | None = None
     cosine: np.ndarray | None = None
@@ -159,6 +162,7 @@ def gradient_from_qr(
         energy=shares(energy.cumsum(0), energy.sum()) if rank == Q.shape[2] else None,
         parameters={name: _numpy(value) for name, value in gradients.items()},
         log_growth=_numpy(R[..., :rank, :rank].diagonal(dim1=-2, dim2=-1).log()),
+        tangent_size=Q.shape[2],
     )
 
 
@@ -268,6 +272,7 @@ def loss_gradient(
         energy=found.energy[0],
         parameters={name: _numpy(value[0]) for name, value in found.parameters.items()},
         log_growth=_numpy(found.log_growth),
+        tangent_size=N,
         ranks=np.asarray(cuts) if cuts else None,
         relative_error=error,
         cosine=cosine,

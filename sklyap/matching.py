@@ -66,6 +66,8 @@ class AlignmentResult:
         Between the spans of the leading columns of Q and of the kicks, mean over steps and sequences, in radians.
     energy : ndarray of shape (k,)
         Share of the gradients ``Σ |∂L/∂s_t|²`` inside the span of the first 1, 2, … k directions.
+    tangent_size : int
+        N, the dimension of the tangent space.
     baseline : float
         The mean of ``|cos|`` for a random direction.
     baseline_interval : ndarray of shape (2, n_directions, n_singular) or None
@@ -101,6 +103,7 @@ class AlignmentResult:
     contribution: np.ndarray
     principal_angles: np.ndarray
     energy: np.ndarray
+    tangent_size: int
     baseline: float
     baseline_interval: np.ndarray | None
     energy_interval: np.ndarray | None
@@ -181,6 +184,7 @@ def gradient_alignment(
         right_alignment=_numpy(subject.right_alignment(total.right[0], found.basis)),
         covariant_alignment=_covariant_alignment(found, total) if covariant else None,
         contribution=_contribution(found, total),
+        tangent_size=N,
         baseline=expected_cosine(N),
         baseline_interval=intervals[0],
         energy_interval=intervals[2],
