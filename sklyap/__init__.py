@@ -1,5 +1,6 @@
 """Lyapunov spectra of recurrent neural networks, as scikit-learn estimators."""
 
+from sklyap.alignment import GradientAlignmentAnalyzer
 from sklyap.autoencoder import SpectrumAutoencoder
 from sklyap.cells import as_recurrent_cell
 from sklyap.covariant import covariant_lyapunov_vectors
@@ -10,6 +11,7 @@ from sklyap.spectrum import LyapunovSpectrumTransformer
 from sklyap.statistics import SpectrumStatistics, spectrum_loss_correlation
 
 __all__ = [
+    "GradientAlignmentAnalyzer",
     "HistoryFeatures",
     "LyapunovResult",
     "LyapunovSpectrumTransformer",

@@ -49,6 +49,9 @@ class NetworkPopulation(Sequence):
     train_population : Trains one.
     """
 
+    records: list[NetworkRecord]
+    failures: list[NetworkRecord]
+
     def __init__(self, records: Sequence[NetworkRecord]) -> None:
         self.records = [record for record in records if record.reason is None]
         self.failures = [record for record in records if record.reason is not None]
