@@ -4,9 +4,11 @@ from sklyap.alignment import GradientAlignmentAnalyzer
 from sklyap.autoencoder import SpectrumAutoencoder
 from sklyap.cells import as_recurrent_cell
 from sklyap.covariant import covariant_lyapunov_vectors
+from sklyap.gradients import gradient_from_qr
 from sklyap.lyapunov import LyapunovResult, lyapunov_spectrum
 from sklyap.networks import RNNClassifier, RNNRegressor
 from sklyap.population import HistoryFeatures, NetworkPopulation, train_population
+from sklyap.sensitivity import input_sensitivity
 from sklyap.spectrum import LyapunovSpectrumTransformer
 from sklyap.statistics import SpectrumStatistics, spectrum_loss_correlation
 
@@ -22,6 +24,8 @@ __all__ = [
     "SpectrumStatistics",
     "as_recurrent_cell",
     "covariant_lyapunov_vectors",
+    "gradient_from_qr",
+    "input_sensitivity",
     "lyapunov_spectrum",
     "spectrum_loss_correlation",
     "train_population",
