@@ -71,13 +71,13 @@ def recall(description: Any) -> Any:
     return description
 
 
-def fingerprint(array: Any) -> dict[str, Any] | None:
-    """Return shape, type and SHA-256 of an array."""
+def fingerprint(array: Any) -> str | None:
+    """Return type, shape and SHA-256 of an array."""
     if array is None:
         return None
     array = np.ascontiguousarray(array)
     content = json.dumps(array.tolist()).encode() if array.dtype == object else array.tobytes()
-    return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": hashlib.sha256(content).hexdigest()}
+    return f"{array.dtype} {array.shape} with SHA-256 {hashlib.sha256(content).hexdigest()}"
 
 
 def identity(call: Any) -> str:

@@ -36,6 +36,8 @@ class Plan:
         What the networks are copies of.
     epochs : tuple of float
         When to keep them, besides the end.
+    given : dict
+        What X, y and the share of validation were, before the data were split.
     data : tuple
         X, y, X_val, y_val.
     entropy : int
@@ -46,6 +48,7 @@ class Plan:
 
     estimator: BaseEstimator
     epochs: tuple[float, ...]
+    given: dict[str, Any]
     data: tuple[Any, ...]
     entropy: int
     params: list[dict[str, Any]]
@@ -54,7 +57,6 @@ class Plan:
     def describe(self) -> dict[str, Any]:
         """Return in plain values what the networks depend on."""
         own = self.estimator.get_params(deep=False)
-        names = ("X", "y", "X_val", "y_val")
         return {
             "random_state": self.entropy,
             "n_networks": len(self.params),
@@ -63,7 +65,7 @@ class Plan:
                 "class": describe(type(self.estimator)),
                 "params": describe({k: v for k, v in own.items() if k not in ("random_state", "verbose")}),
             },
-            "data": {name: fingerprint(array) for name, array in zip(names, self.data, strict=True)},
+            "data": {**self.given, "X_val": fingerprint(self.data[2]), "y_val": fingerprint(self.data[3])},
             "networks": describe(self.params),
         }
 
@@ -91,6 +93,11 @@ def make_plan(
     plan = Plan(
         estimator=estimator,
         epochs=epochs,
+        given={
+            "X": fingerprint(arrays[0]),
+            "y": fingerprint(arrays[1]),
+            "validation": float(validation) if isinstance(validation, Real) else None,
+        },
         data=_split(estimator, arrays, validation, _seed(entropy, _FOR_SPLIT)),
         entropy=entropy,
         params=params,

@@ -129,8 +129,11 @@ class NetworkRecord:
         snapshot = self.snapshots[epoch_key(epoch)]
         tensors, attributes = snapshot.load()
         try:
-            network = self.estimator().restore_state(tensors, attributes)
-        except ValueError as error:
+            # Seconds are not part of the state, which is the same whenever a network is trained.
+            rows = zip(attributes["history"], self.history.get("dur", ()), strict=False)
+            history = [{**row, "dur": float(seconds)} for row, seconds in rows]
+            network = self.estimator().restore_state(tensors, {**attributes, "history": history})
+        except (KeyError, TypeError, ValueError) as error:
             if snapshot.path is None:
                 raise
             raise UntrustedFileError(f"{snapshot.path} does not hold the network of its record: {error}") from error

@@ -78,16 +78,21 @@ class SnapshotCallback(Callback):
 
     def _snapshot(self, net: NeuralNet) -> Snapshot:
         """Return the network after an epoch."""
-        row, state = net.history[-1], self.estimator.export_state()
-        return Snapshot(float(len(net.history)), row.get("train_loss"), row.get("valid_loss"), state=state)
+        row, epoch = net.history[-1], len(net.history)
+        return Snapshot(float(epoch), row.get("train_loss"), row.get("valid_loss"), state=self._state(epoch))
+
+    def _state(self, n_epochs: int) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Return the estimator's state after `n_epochs` whole epochs, the same whenever it is trained."""
+        tensors, attributes = self.estimator.export_state()
+        rows = attributes["history"][:n_epochs]  # there may be one of an epoch under way
+        attributes["history"] = [{name: value for name, value in row.items() if name != "dur"} for row in rows]
+        return tensors, attributes
 
     def _measure(self, net: NeuralNet, epoch: float) -> None:
         """Keep the network where training has recorded no loss yet."""
         loss = _loss(net, self._data)
-        tensors, attributes = self.estimator.export_state()
-        attributes["history"] = attributes["history"][: int(epoch)]  # the last row is that of the open epoch
         train_loss, valid_loss = (None, loss) if self._has_validation else (loss, None)
-        self.snapshots_[epoch_key(epoch)] = Snapshot(epoch, train_loss, valid_loss, state=(tensors, attributes))
+        self.snapshots_[epoch_key(epoch)] = Snapshot(epoch, train_loss, valid_loss, state=self._state(int(epoch)))
 
 
 def _loss(net: NeuralNet, dataset: Any) -> float:
