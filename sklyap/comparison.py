@@ -1,0 +1,471 @@
+"""The honest table: what the spectrum says about the final loss, beside what one knows without it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
+from sklearn.base import BaseEstimator, clone
+from sklearn.compose import make_column_selector, make_column_transformer
+from sklearn.dummy import DummyRegressor
+from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.feature_selection import SelectKBest
+from sklearn.impute import SimpleImputer
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LinearRegression, RidgeCV
+from sklearn.model_selection import GroupKFold, KFold, LeaveOneGroupOut, check_cv
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import OneHotEncoder, SplineTransformer, StandardScaler
+from sklearn.utils import check_random_state
+from torch import nn
+
+from sklyap.autoencoder import SpectrumAutoencoder
+from sklyap.exceptions import FailedNetworkWarning
+from sklyap.population import NetworkPopulation
+from sklyap.spectrum import LyapunovSpectrumTransformer
+from sklyap.statistics import SpectrumStatistics
+from sklyap.validation import check_choice, check_int, check_real, seed_from
+
+__all__ = ["FEATURES", "compare_loss_predictors", "default_loss_predictors", "score_predictions"]
+
+FEATURES = ("spectrum", "loss_so_far", "hyperparameters", "n_parameters")
+"""What a predictor may look at, see :func:`compare_loss_predictors`."""
+
+Splits = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
+
+
+def _rank_correlations(X: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return abs(Spearman's ρ) of every column with y, 0 for a constant column."""
+    ranks = rankdata(np.column_stack([X, y]), axis=0)
+    ranks = ranks - ranks.mean(axis=0)
+    norms = np.sqrt((ranks**2).sum(axis=0))
+    products: NDArray[np.float64] = np.abs(ranks[:, :-1].T @ ranks[:, -1])
+    return np.divide(products, norms[:-1] * norms[-1], out=np.zeros(X.shape[1]), where=norms[:-1] * norms[-1] > 0)
+
+
+def _trees(seed: int) -> ExtraTreesRegressor:
+    return ExtraTreesRegressor(300, min_samples_leaf=2, random_state=seed)
+
+
+def _any_columns(estimator: BaseEstimator) -> Pipeline:
+    """Return `estimator` behind one that takes words, numbers and gaps, such as hyperparameters are."""
+    words = make_pipeline(
+        SimpleImputer(strategy="constant", fill_value="none", missing_values=None),
+        OneHotEncoder(handle_unknown="ignore", sparse_output=False),
+    )
+    columns = make_column_transformer(
+        (words, make_column_selector(dtype_exclude="number")),
+        (SimpleImputer(strategy="median", keep_empty_features=True), make_column_selector(dtype_include="number")),
+    )
+    return make_pipeline(columns, estimator)
+
+
+def default_loss_predictors(random_state: Any = None) -> dict[str, tuple[str | tuple[str, ...], BaseEstimator]]:
+    """Return the rows of the honest table: for each name what is looked at, and the estimator.
+
+    Parameters
+    ----------
+    random_state : int, RandomState instance or None, default=None
+
+    Returns
+    -------
+    dict of str to (features, estimator)
+        To extend or shorten, and to pass to :func:`compare_loss_predictors`.
+
+    Examples
+    --------
+    >>> from sklyap.comparison import default_loss_predictors
+    >>> list(default_loss_predictors())[:3]
+    ['constant', 'parameter count', 'hyperparameters']
+    """
+    seed = seed_from(random_state)
+    statistics, trees = SpectrumStatistics(), _trees(seed)
+    best_one = make_pipeline(statistics, SelectKBest(_rank_correlations, k=1))
+    curve = make_pipeline(SplineTransformer(5, extrapolation="linear"), RidgeCV(np.logspace(-4, 2, 13)))
+    return {
+        "constant": ("n_parameters", DummyRegressor()),
+        "parameter count": ("n_parameters", clone(curve)),
+        "hyperparameters": ("hyperparameters", _any_columns(trees)),
+        "loss so far": ("loss_so_far", clone(curve)),
+        "best statistic": (
+            "spectrum",
+            make_pipeline(*best_one, IsotonicRegression(increasing="auto", out_of_bounds="clip")),
+        ),
+        "statistics, linear": ("spectrum", make_pipeline(statistics, StandardScaler(), LinearRegression())),
+        "statistics, ridge": (
+            "spectrum",
+            make_pipeline(statistics, StandardScaler(), RidgeCV(np.logspace(-2, 4, 13))),
+        ),
+        "spectrum, ridge": ("spectrum", make_pipeline(StandardScaler(), RidgeCV())),
+        "spectrum, extra-trees": ("spectrum", trees),
+        "AeLLE": ("spectrum", SpectrumAutoencoder(random_state=seed)),
+        "spectrum + loss so far": (("spectrum", "loss_so_far"), trees),
+        "spectrum + hyperparameters": (("spectrum", "hyperparameters"), _any_columns(trees)),
+    }
+
+
+def compare_loss_predictors(
+    population: NetworkPopulation,
+    sequences: Any,
+    *,
+    epoch: Any = 1,
+    predictors: Mapping[str, Any] | None = None,
+    cv: Any = 10,
+    groups: Any = None,
+    target: str | None = "log",
+    reference: str = "loss so far",
+    n_exponents: int | None = 128,
+    transformer: LyapunovSpectrumTransformer | None = None,
+    memory: Any = None,
+    n_bootstrap: int = 1000,
+    confidence: float = 0.95,
+    return_predictions: bool = False,
+    random_state: Any = None,
+    n_jobs: int | None = None,
+) -> pd.DataFrame | tuple[pd.DataFrame, pd.DataFrame]:
+    """Compare predictors of the networks' best loss, out of fold, from what is known at an early epoch.
+
+    Spectra are computed once. Networks are split between training and test, never the rows of one network.
+
+    Parameters
+    ----------
+    population : NetworkPopulation
+    sequences : array-like of shape (n_sequences, n_steps, n_inputs), or int
+        What drives the networks, see :class:`~sklyap.LyapunovSpectrumTransformer`.
+    epoch : number or "last", default=1
+        The snapshot that is looked at.
+    predictors : dict, optional
+        For each name an estimator, which gets the spectra, or a pair (features, estimator). Features are one or
+        several of "spectrum", "loss_so_far" (logarithms of the losses up to `epoch`), "hyperparameters",
+        "n_parameters" (logarithm of the number of weights); the estimator gets them as columns of a DataFrame.
+        By default :func:`default_loss_predictors`.
+    cv : int, splitter or iterable, default=10
+        Folds of networks; an int shuffles. Not used with `groups`.
+    groups : str or array-like of shape (n_networks,), optional
+        Leave one family out at a time: a hyperparameter ("cell", "hidden_size"), "population", or labels.
+    target : {"log"} or None, default="log"
+        Whether to predict and score the logarithm of the loss, or the loss.
+    reference : str, default="loss so far"
+        The predictor that the others' gain is measured against; left out if there is none of that name.
+    n_exponents : int or None, default=128
+        Points of relative index that whole spectra are interpolated at.
+    transformer : LyapunovSpectrumTransformer, optional
+        Computes the spectra, in place of `sequences`, `n_exponents` and `memory`.
+    memory : joblib.Memory or str, optional
+        Cache of spectra.
+    n_bootstrap : int, default=1000
+        Resamples of networks for the intervals.
+    confidence : float, default=0.95
+        Level of the intervals.
+    return_predictions : bool, default=False
+        Whether to return the out-of-fold predictions, too.
+    random_state : int, RandomState instance or None, default=None
+        Seeds folds, predictors and resamples.
+    n_jobs : int, optional
+        How many fits to run at once, through joblib.
+
+    Returns
+    -------
+    table : DataFrame, one row per predictor
+        See :func:`score_predictions`. With `groups`, ``spearman_within`` is the mean over families of the rank
+        correlation inside the family that was left out.
+    predictions : DataFrame of shape (n_networks, 1 + n_predictors), if `return_predictions`
+        Column ``target`` and a column for each predictor, indexed by position in `population`.
+
+    Raises
+    ------
+    ValueError
+        If the same network is in training and test, a loss is not positive with ``target="log"``, or a
+        parameter is out of range.
+
+    Warns
+    -----
+    FailedNetworkWarning
+        Naming networks without a spectrum or a finite loss, which the table is without.
+
+    Examples
+    --------
+    >>> from sklyap.comparison import compare_loss_predictors, default_loss_predictors
+    >>> from sklyap.datasets import load_sequential_digits
+    >>> from sklyap.networks import RNNClassifier
+    >>> from sklyap.population import train_population
+    >>> X, y = load_sequential_digits(n_class=2, return_X_y=True)
+    >>> population = train_population(
+    ...     RNNClassifier(hidden_size=4, max_epochs=2), {"lr": [1e-4, 1e-3, 1e-2]}, X, y,
+    ...     n_networks=9, random_state=0, verbose=0,
+    ... )
+    >>> rows = default_loss_predictors(random_state=0)
+    >>> chosen = {name: rows[name] for name in ("constant", "loss so far", "spectrum, ridge")}
+    >>> table = compare_loss_predictors(population, X[:4], predictors=chosen, cv=3, random_state=0)
+    >>> table.index.tolist()
+    ['constant', 'loss so far', 'spectrum, ridge']
+    """
+    caller = "compare_loss_predictors"
+    check_choice(target, "target", ["log", None], caller=caller)
+    check_int(n_bootstrap, "n_bootstrap", low=2, caller=caller)
+    check_real(confidence, "confidence", low=0.0, high=1.0, caller=caller)
+    seed = seed_from(random_state)
+    chosen = _checked_predictors(default_loss_predictors(seed) if predictors is None else predictors)
+    losses = np.asarray(population.best_losses, dtype=np.float64)
+    if target == "log" and (losses <= 0).any():
+        raise ValueError(
+            f"The 'target' parameter of {caller} is 'log', which needs positive losses. Got {losses.min()}; "
+            "use target=None."
+        )
+    identities = _identities(population)
+    labels = population.groups(groups) if isinstance(groups, str) else groups
+    # Splits are checked before the long work, on all networks.
+    splits = _splits(cv, labels, identities, seed)
+    if transformer is None:
+        transformer = LyapunovSpectrumTransformer(
+            sequences, n_exponents=n_exponents, align="interpolate", memory=memory, n_jobs=n_jobs, on_error="warn"
+        )
+    blocks = _blocks(population, epoch, transformer)
+    y = np.log(losses) if target == "log" else losses
+    usable = np.isfinite(y) & np.isfinite(blocks["spectrum"]).all(axis=1).to_numpy()
+    if not usable.all():
+        warnings.warn(
+            "The table is without the networks at the positions "
+            f"{np.flatnonzero(~usable).tolist()}, which have no spectrum or no finite loss.",
+            FailedNetworkWarning,
+            stacklevel=2,
+        )
+        splits = [(train[usable[train]], test[usable[test]]) for train, test in splits]
+    predictions = _out_of_fold(chosen, blocks, y, splits, n_jobs)
+    predictions.insert(0, "target", y)
+    families = None if labels is None else np.asarray(labels)[usable]
+    table = score_predictions(
+        predictions[usable],
+        reference=reference if reference in chosen else None,
+        groups=families,
+        n_bootstrap=n_bootstrap,
+        confidence=confidence,
+        random_state=seed,
+    )
+    return (table, predictions[usable]) if return_predictions else table
+
+
+def score_predictions(
+    predictions: pd.DataFrame,
+    *,
+    reference: str | None = None,
+    groups: ArrayLike | None = None,
+    n_bootstrap: int = 1000,
+    confidence: float = 0.95,
+    random_state: Any = None,
+) -> pd.DataFrame:
+    """Score out-of-fold predictions, with bootstrap intervals over networks.
+
+    Parameters
+    ----------
+    predictions : DataFrame of shape (n_networks, 1 + n_predictors)
+        Column ``target`` and a column for each predictor.
+    reference : str, optional
+        The predictor that the others' gain is measured against.
+    groups : array-like of shape (n_networks,), optional
+        Families for ``spearman_within``.
+    n_bootstrap : int, default=1000
+    confidence : float, default=0.95
+    random_state : int, RandomState instance or None, default=None
+
+    Returns
+    -------
+    DataFrame, one row per predictor
+        ``r2`` and ``spearman``, for each the bootstrap standard error ``_se`` and the percentile interval ``_low``
+        and ``_high``; with `reference` also ``r2_gain`` and ``spearman_gain`` over it, from the same resamples.
+        The rank correlation of a constant is 0. Means of training folds are no constant: they are low where the
+        losses that were left out are high, so that ``constant`` scores a little below 0.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sklyap.comparison import score_predictions
+    >>> predictions = pd.DataFrame({"target": [1.0, 2.0, 3.0, 4.0], "a": [1.0, 2.0, 3.0, 4.0], "b": [2.5] * 4})
+    >>> table = score_predictions(predictions, random_state=0)
+    >>> table["r2"].tolist(), table["spearman"].tolist()
+    ([1.0, 0.0], [1.0, 0.0])
+    """
+    y, guesses = predictions["target"].to_numpy(), predictions.drop(columns="target")
+    names, P = list(guesses), guesses.to_numpy()
+    if reference is not None:
+        check_choice(reference, "reference", names, caller="score_predictions")
+    rng = check_random_state(random_state)
+    scores = {"r2": _r2(y, P), "spearman": _spearman(y, P)}
+    resampled: dict[str, list[NDArray[np.float64]]] = {"r2": [], "spearman": []}
+    for _ in range(n_bootstrap):
+        rows = rng.randint(len(y), size=len(y))
+        if np.ptp(y[rows]) > 0:
+            resampled["r2"].append(_r2(y[rows], P[rows]))
+            resampled["spearman"].append(_spearman(y[rows], P[rows]))
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    columns: dict[str, NDArray[np.float64]] = {}
+    for measure, score in scores.items():
+        columns |= _with_spread(measure, score, np.array(resampled[measure]), tails)
+    if groups is not None:
+        columns["spearman_within"] = _spearman_within(y, P, np.asarray(groups))
+    if reference is not None:
+        at = names.index(reference)
+        for measure, score in scores.items():
+            draws = np.array(resampled[measure])
+            columns |= _with_spread(f"{measure}_gain", score - score[at], draws - draws[:, [at]], tails)
+    return pd.DataFrame(columns, index=pd.Index(names, name="predictor"))
+
+
+def _with_spread(
+    name: str, score: NDArray[np.float64], draws: NDArray[np.float64], tails: list[float]
+) -> dict[str, NDArray[np.float64]]:
+    low, high = np.quantile(draws, tails, axis=0)
+    return {name: score, f"{name}_se": draws.std(axis=0), f"{name}_low": low, f"{name}_high": high}
+
+
+def _r2(y: NDArray[np.float64], P: NDArray[np.float64]) -> NDArray[np.float64]:
+    residual = ((y[:, None] - P) ** 2).sum(axis=0)
+    score: NDArray[np.float64] = 1 - residual / ((y - y.mean()) ** 2).sum()
+    return score
+
+
+def _spearman(y: NDArray[np.float64], P: NDArray[np.float64]) -> NDArray[np.float64]:
+    ranks = rankdata(np.column_stack([y, P]), axis=0)
+    ranks = ranks - ranks.mean(axis=0)
+    norms = np.sqrt((ranks**2).sum(axis=0))
+    products = ranks[:, 0] @ ranks[:, 1:]
+    scale = norms[0] * norms[1:]
+    return np.divide(products, scale, out=np.zeros(P.shape[1]), where=scale > 0)
+
+
+def _spearman_within(y: NDArray[np.float64], P: NDArray[np.float64], groups: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the mean rank correlation inside families of at least three networks."""
+    _, family = np.unique(groups.astype(str), return_inverse=True)
+    inside = [family == f for f in range(family.max() + 1)]
+    return np.mean([_spearman(y[rows], P[rows]) for rows in inside if rows.sum() > 2], axis=0)
+
+
+def _checked_predictors(predictors: Mapping[str, Any]) -> dict[str, tuple[tuple[str, ...], BaseEstimator]]:
+    if not isinstance(predictors, Mapping) or not predictors:
+        raise TypeError(
+            "The 'predictors' parameter of compare_loss_predictors must be a non-empty dict of names to "
+            f"estimators, or to pairs (features, estimator). Got {predictors!r} instead."
+        )
+    checked = {}
+    for name, entry in predictors.items():
+        if name == "target":
+            raise ValueError("The 'predictors' parameter of compare_loss_predictors must not hold the name 'target'.")
+        features, estimator = entry if isinstance(entry, tuple) else ("spectrum", entry)
+        features = (features,) if isinstance(features, str) else tuple(features)
+        for feature in features:
+            check_choice(feature, f"predictors[{name!r}]", FEATURES, caller="compare_loss_predictors")
+        if not (hasattr(estimator, "fit") and hasattr(estimator, "predict")):
+            raise TypeError(
+                f"The 'predictors' parameter of compare_loss_predictors must hold regressors. Got {estimator!r} "
+                f"as {name!r}."
+            )
+        checked[str(name)] = (features, estimator)
+    return checked
+
+
+def _identities(population: NetworkPopulation) -> NDArray[np.intp]:
+    """Return a number for every entry that entries of one and the same network share."""
+    keys = [joblib.hash((r.seed, sorted(r.params.items(), key=str), r.losses)) for r in population.records]
+    return np.unique(keys, return_inverse=True)[1]
+
+
+def _splits(cv: Any, groups: Any, identities: NDArray[np.intp], seed: int) -> Splits:
+    """Return folds, and refuse those that have a network in training and test."""
+    n = len(identities)
+    rows = np.zeros(n)
+    if groups is not None:
+        splits = list(
+            LeaveOneGroupOut().split(rows, groups=np.unique(np.asarray(groups).astype(str), return_inverse=True)[1])
+        )
+    elif isinstance(cv, int | np.integer):
+        folds = check_int(cv, "cv", low=2, high=len(np.unique(identities)), caller="compare_loss_predictors")
+        alone = len(np.unique(identities)) == n
+        splitter = (
+            KFold(folds, shuffle=True, random_state=seed)
+            if alone
+            else GroupKFold(folds, shuffle=True, random_state=seed)
+        )
+        splits = list(splitter.split(rows, groups=None if alone else identities))
+    else:
+        splits = list(check_cv(cv).split(rows, groups=identities))
+    tested = np.concatenate([test for _, test in splits])
+    if not np.array_equal(np.sort(tested), np.arange(n)):
+        raise ValueError(
+            "The 'cv' parameter of compare_loss_predictors must test every network exactly once. "
+            f"Got {len(tested)} tests of {len(np.unique(tested))} of the {n} networks."
+        )
+    for train, test in splits:
+        shared = np.intersect1d(identities[train], identities[test])
+        if len(shared):
+            where = np.flatnonzero(identities == shared[0]).tolist()
+            raise ValueError(
+                "A network must not be in training and test: snapshots of one network are nearly one sample. "
+                f"The positions {where} hold the same network; split by network, or pass an int as 'cv'."
+            )
+    return splits
+
+
+def _blocks(
+    population: NetworkPopulation, epoch: Any, transformer: LyapunovSpectrumTransformer
+) -> dict[str, pd.DataFrame]:
+    """Return the features, each a DataFrame with one row per network."""
+    networks = population.networks(epoch)
+    spectra = transformer.fit_transform(networks)
+    losses = {f"log_loss_{e}": np.log(population.losses(e)) for e in _epochs_so_far(epoch)}
+    return {
+        "spectrum": pd.DataFrame(spectra, columns=transformer.get_feature_names_out()),
+        "loss_so_far": pd.DataFrame(losses),
+        "hyperparameters": population.params,
+        "n_parameters": pd.DataFrame({"log_n_parameters": [np.log(_n_parameters(net)) for net in networks]}),
+    }
+
+
+def _epochs_so_far(epoch: Any) -> list[Any]:
+    """Return the epochs whose losses are known at `epoch`: the whole ones before it, and itself."""
+    if isinstance(epoch, str):
+        return [epoch]
+    return [*range(1, int(np.ceil(epoch))), epoch]
+
+
+def _n_parameters(network: Any) -> int:
+    module = network if isinstance(network, nn.Module) else network.net_.module_
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _out_of_fold(
+    predictors: Mapping[str, tuple[tuple[str, ...], BaseEstimator]],
+    blocks: Mapping[str, pd.DataFrame],
+    y: NDArray[np.float64],
+    splits: Splits,
+    n_jobs: int | None,
+) -> pd.DataFrame:
+    def tasks() -> Iterator[tuple[str, BaseEstimator, pd.DataFrame, Any]]:
+        for name, (features, estimator) in predictors.items():
+            X = pd.concat([blocks[feature] for feature in features], axis=1)
+            for split in splits:
+                if min(map(len, split)):
+                    yield name, estimator, X, split
+
+    predictions = pd.DataFrame(np.nan, index=range(len(y)), columns=list(predictors))
+    planned = list(tasks())
+    jobs = (joblib.delayed(_predict_fold)(estimator, X, y, *split) for _, estimator, X, split in planned)
+    for (name, _, _, (_, test)), values in zip(planned, joblib.Parallel(n_jobs=n_jobs)(jobs), strict=True):
+        predictions.loc[test, name] = values
+    return predictions
+
+
+def _predict_fold(
+    estimator: BaseEstimator,
+    X: pd.DataFrame,
+    y: NDArray[np.float64],
+    train: Sequence[int],
+    test: Sequence[int],
+) -> NDArray[np.float64]:
+    predicted: NDArray[np.float64] = clone(estimator).fit(X.iloc[train], y[train]).predict(X.iloc[test])
+    return np.ravel(predicted)
