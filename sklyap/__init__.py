@@ -3,6 +3,7 @@
 from sklyap.alignment import GradientAlignmentAnalyzer
 from sklyap.autoencoder import SpectrumAutoencoder
 from sklyap.cells import as_recurrent_cell
+from sklyap.comparison import compare_loss_predictors
 from sklyap.covariant import covariant_lyapunov_vectors
 from sklyap.gradients import gradient_from_qr
 from sklyap.lyapunov import LyapunovResult, lyapunov_spectrum
@@ -23,6 +24,7 @@ __all__ = [
     "SpectrumAutoencoder",
     "SpectrumStatistics",
     "as_recurrent_cell",
+    "compare_loss_predictors",
     "covariant_lyapunov_vectors",
     "gradient_from_qr",
     "input_sensitivity",
