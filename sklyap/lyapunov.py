@@ -46,8 +46,9 @@ class LyapunovResult:
     log_abs_det : float or None
         Mean of ln|det J| per step; None for a truncated spectrum.
     condition : float
-        The largest ratio of entries of a factor R to its diagonal that was met. Times machine precision
-        it is the relative error of the most contracted direction over a block.
+        The largest ratio of entries of a factor R to its diagonal that was met (with rows scaled to one size, where
+        saturated units make them differ). Times machine precision it bounds the relative error of the most contracted
+        direction over a block.
     qr_interval : int
         Steps between factorisations (the most frequent number where it was chosen automatically).
     n_steps : int

@@ -16,6 +16,7 @@ __all__ = [
     "gram_schmidt",
     "log_range",
     "orthonormalize",
+    "orthonormalize_graded",
     "random_bases",
     "strain",
 ]
@@ -66,6 +67,31 @@ def orthonormalize(Z: Tensor, method: str = "auto") -> tuple[Tensor, Tensor]:
     if method == "cholesky" or (method == "auto" and Z.is_cuda):
         return _cholesky_qr2(Z)
     return _householder(Z)
+
+
+def orthonormalize_graded(Z: Tensor) -> tuple[Tensor, Tensor]:
+    """Factor ``Z = Q R`` of rows that differ by orders of magnitude, to the last digit of each.
+
+    Householder reflections on rows sorted by size are stable row by row [1]_: saturated units, whose rows of the
+    Jacobian are tiny, keep their share of R however tiny it is.
+
+    Parameters
+    ----------
+    Z : Tensor of shape (*batch, n, k)
+
+    Returns
+    -------
+    Q : Tensor of shape (*batch, n, k)
+    R : Tensor of shape (*batch, k, k)
+
+    References
+    ----------
+    .. [1] Cox, A. J. and Higham, N. J. (1998). Stability of Householder QR factorization for weighted least squares
+       problems. Numerical Analysis 1997, Pitman Research Notes in Mathematics 380.
+    """
+    order = Z.abs().amax(-1).argsort(-1, descending=True).unsqueeze(-1).expand_as(Z)
+    Q, R = _householder(Z.gather(-2, order))
+    return torch.empty_like(Q).scatter_(-2, order, Q), R
 
 
 def _householder(Z: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,7 +146,8 @@ def gram_schmidt(Z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Jalby, W. and Philippe, B. (1991). Stability analysis and improvement of the block Gram-Schmidt
     algorithm. SIAM Journal on Scientific and Statistical Computing 12.
     """
-    Y = Z.mT.contiguous()  # rows of Y are columns of Z, so that a block of them is contiguous
+    # Rows of Y are columns of Z, so that a block of them is contiguous.
+    Y = Z.mT.clone(memory_format=torch.contiguous_format)
     peak = torch.linalg.vector_norm(Y, dim=-1).amax(-1)
     diagonals = []
     for first in range(0, Y.shape[-2], _PANEL):

@@ -16,7 +16,14 @@ from torch import Tensor
 
 from sklyap.cells import DenseLinearization, Linearization, RecurrentCell
 from sklyap.exceptions import DivergedError
-from sklyap.orthonormalize import METHODS, gram_schmidt, log_range, orthonormalize, strain
+from sklyap.orthonormalize import (
+    METHODS,
+    gram_schmidt,
+    log_range,
+    orthonormalize,
+    orthonormalize_graded,
+    strain,
+)
 from sklyap.validation import check_choice, check_int
 
 __all__ = ["QRBlock", "check_settings", "flushed_denormals", "qr_iteration", "strain_budget", "tangent_size"]
@@ -34,6 +41,10 @@ _GRAM_SCHMIDT_FROM = 96
 """From how many directions on block Gram-Schmidt is faster than Householder reflections."""
 _LARGE = 2**15
 """From how many numbers in a basis on every block is checked at once."""
+_GRADED = 20.0
+"""Strain of a single step from which on it is worth a factorisation that keeps the digits of graded rows."""
+_WARY = 32
+"""How many steps are taken one by one after one in which directions may have been annihilated."""
 _AIM = 0.8
 """Share of the strain budget that the next block is planned for; the rest is room for a worse block."""
 
@@ -108,8 +119,10 @@ class _Plan:
         Steps of the next block.
     fixed : bool
         Whether the interval was asked for.
-    suspicious : float
-        Strain from which on a direction may be annihilated rather than contracted.
+    graded, suspicious : float
+        Strain of a single step from which on rows are taken to be graded, and directions perhaps annihilated.
+    wary : int
+        How many more blocks are single steps, to be factored with care.
     """
 
     def __init__(self, qr_interval: int | str, orthonormalizer: str, Q: Tensor) -> None:
@@ -117,17 +130,19 @@ class _Plan:
         self.length = int(qr_interval) if self.fixed else 1
         self.orthonormalizer = orthonormalizer
         self.suspicious = -math.log(torch.finfo(Q.dtype).eps * Q.shape[-2])
+        self.graded = min(self.suspicious, _GRADED)
+        self.wary = 0
         self._budget = strain_budget(Q.dtype)
         self._range = log_range(Q.dtype)
         self._rate = 0.0
-        self._longest = _LONGEST_INTERVAL
 
-    def single_steps(self) -> None:
-        """Plan single steps from now on: over longer blocks, annihilated directions look like lost digits."""
-        self._longest = 1
+    def beware(self) -> None:
+        """Plan single steps for a while: over longer blocks, annihilated directions look like lost digits."""
+        self.wary = _WARY
 
     def accepts(self, length: int, block_strain: float, growth: float) -> bool:
         """Tell whether a block of `length` steps kept its digits; plan the next one."""
+        self.wary = max(0, self.wary - 1)
         if self.fixed:
             return True
         load = max(block_strain / self._budget, growth / self._range)
@@ -141,7 +156,7 @@ class _Plan:
         # Recent blocks count most: the plan follows the run, and a plan too long is redone in halves.
         self._rate = max(load / length, 0.97 * self._rate)
         planned = _AIM / self._rate if self._rate > 0 else math.inf
-        self.length = int(min(max(planned, 1), 2 * length + 1, self._longest))
+        self.length = int(min(max(planned, 1), 2 * length + 1, 1 if self.wary else _LONGEST_INTERVAL))
         return True
 
     def factor(self, Z: Tensor, steps: range) -> _Seen:
@@ -168,7 +183,7 @@ class _Plan:
         growth, *strains = torch.cat([log_growth.abs().amax()[None], worst]).tolist()
         longest = max(len(block.steps) for block in seen)
         finite = math.isfinite(growth)
-        if not (finite and max(strains) < self.suspicious) and not (finite and self.fixed and longest > 1):
+        if not (finite and max(strains) < self.graded) and not (finite and self.fixed and longest > 1):
             return [], False
         if not self.accepts(longest, max(strains), growth):
             return [], False
@@ -306,14 +321,14 @@ def _product(J: Tensor) -> Tensor:
 
 def _blocks(along: _Folded, Q: Tensor, steps: range, offset: int, plan: _Plan) -> Iterator[QRBlock]:
     """Yield the blocks of one chunk, as cheap as they come: carefully only where checks say so."""
-    while steps:
+    while steps and not plan.wary:
         blocks, calm = _swift_blocks(along, Q, steps, offset, plan)
         yield from blocks
         if blocks:
             Q, steps = blocks[-1].Q, range(blocks[-1].stop - offset, steps.stop)
         if not calm:
-            yield from _careful_blocks(along, Q, steps, offset, plan)
-            return
+            break
+    yield from _careful_blocks(along, Q, steps, offset, plan)
 
 
 def _swift_blocks(along: _Folded, Q: Tensor, steps: range, offset: int, plan: _Plan) -> tuple[list[QRBlock], bool]:
@@ -346,15 +361,16 @@ def _careful_blocks(along: _Folded, Q: Tensor, steps: range, offset: int, plan: 
     t = steps.start
     while t < steps.stop:
         length = min(plan.length, steps.stop - t)
-        Q_next, R = orthonormalize(along.push(Q, range(t, t + length)), plan.orthonormalizer)
-        log_growth = R.diagonal(dim1=-2, dim2=-1).log()
-        spread = strain(R)
-        if length == 1 and bool((spread > plan.suspicious).any()):
-            annihilated = R.diagonal(dim1=-2, dim2=-1) <= _rounding(along[t], Q)
-            log_growth = log_growth.masked_fill(annihilated, -math.inf)
-            spread = spread.masked_fill(annihilated, 0.0)
-            if bool(annihilated.any()):
-                plan.single_steps()
+        Z = along.push(Q, range(t, t + length))
+        Q_next, R = orthonormalize(Z, plan.orthonormalizer)
+        log_growth, spread = R.diagonal(dim1=-2, dim2=-1).log(), strain(R)
+        if length == 1 and bool((spread > plan.graded).any()):
+            Q_next, R = orthonormalize_graded(Z)
+            log_growth = R.diagonal(dim1=-2, dim2=-1).log()
+            if bool((spread > plan.suspicious).any()):
+                plan.beware()
+                annihilated, spread = _resolution(along[t], Q, Z)
+                log_growth = log_growth.masked_fill(annihilated, -math.inf)
         worst = float(spread.max())
         growth = float(log_growth.masked_fill(log_growth == -math.inf, 0.0).abs().max())
         if not (math.isfinite(worst) and math.isfinite(growth)) and not bool(torch.isfinite(R).all()):
@@ -368,15 +384,23 @@ def _careful_blocks(along: _Folded, Q: Tensor, steps: range, offset: int, plan: 
         Q, t = Q_next, t + length
 
 
-def _rounding(step: Linearization, Q: Tensor) -> Tensor:
-    """Return the rounding error (n, k) of the columns of ``J Q``: growth below it is none at all.
+def _resolution(step: Linearization, Q: Tensor, Z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which directions of ``Z = J Q`` are annihilated to rounding, and the strain of the others, (n, k) each.
 
-    Measured on rank-deficient products of 8 to 512 dimensions, the diagonal of an annihilated direction
-    has a median of 1-3 and a maximum near 100 units of ε ‖|J| |q_i|‖, while directions that are merely
+    Seen with the rows of J scaled to one size: how they differ costs no digits, see
+    :func:`~sklyap.orthonormalize.orthonormalize_graded`. Growth below the rounding error of the columns is none at
+    all. Measured on rank-deficient products of 8 to 512 dimensions, the diagonal of an annihilated direction
+    has a median of 1 and a maximum near 100 units of ε ‖|J| |q_i|‖, while directions that are merely
     contracting stay above 80 units in float32. At 4 units a direction annihilated at every step is found
     within a few steps and a contracting one is left alone.
     """
-    return 4 * torch.finfo(Q.dtype).eps * torch.linalg.vector_norm(step.dense().abs() @ Q.abs(), dim=-2)
+    J = step.dense().abs()
+    scale = J.amax(-1, keepdim=True)
+    scale = torch.where(scale > 0, scale, 1.0)
+    R = orthonormalize(Z / scale, "householder")[1]
+    rounding = torch.finfo(Q.dtype).eps * torch.linalg.vector_norm((J / scale) @ Q.abs(), dim=-2)
+    annihilated = R.diagonal(dim1=-2, dim2=-1) <= 4 * rounding
+    return annihilated, strain(R).masked_fill(annihilated, 0.0)
 
 
 def _check_finite(values: Tensor, what: str, offset: int, hint: str = "") -> None:

@@ -113,6 +113,34 @@ def test_torch_layers_against_a_plain_loop_with_reverse_mode_jacobians(kind, n_l
         assert result.log_abs_det == pytest.approx(log_det, rel=0, abs=1e-9)
 
 
+def exact_spectrum(jacobians, Q):
+    """Return growth rates (N,) of J (T, N, N) from the start Q (N, N) in arithmetic of 300 digits."""
+    mpmath = pytest.importorskip("mpmath")
+    with mpmath.workdps(300):
+        basis, logs = mpmath.matrix(Q.tolist()), mpmath.matrix(len(Q), 1)
+        for J in jacobians.tolist():
+            basis, R = mpmath.qr(mpmath.matrix(J) * basis)
+            logs += mpmath.matrix([mpmath.log(abs(R[i, i])) for i in range(len(Q))])
+        return np.array([float(x) for x in logs]) / len(jacobians)
+
+
+@pytest.mark.parametrize("kind,weights", [("rnn", 3.0), ("rnn", 30.0), ("gru", 3.0), ("gru", 20.0), ("lstm", 3.0)])
+def test_saturated_networks_against_arithmetic_of_300_digits(kind, weights):
+    # Saturated units contract by a hundred nats in a step; each has its own row of the Jacobian and keeps its digits.
+    layer, X = network(kind, hidden=5), inputs(1, 12)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            nn.init.uniform_(parameter, -weights, weights)
+    cell = as_recurrent_cell(layer)
+    N = cell.state_size
+    states = cell.trajectory(cell.initial_state(1), X)
+    jacobians = cell.jacobian(states[:-1], X.transpose(0, 1))[:, 0]
+    exact = exact_spectrum(jacobians, random_bases(N, N, seed=0, indices=[0])[0])
+    result = quiet(layer, X, warmup=0)
+    assert exact[-1] < -2 and result.n_degenerate == 0
+    np.testing.assert_allclose(result.exponents, np.sort(exact)[::-1], rtol=1e-8, atol=1e-8)
+
+
 def test_hidden_state_of_an_lstm_against_a_plain_loop():
     layer, X, H = network("lstm"), inputs(), 6
     step = torch_step(layer, "lstm")
@@ -597,7 +625,7 @@ def peak(n_steps):
 
 torch.manual_seed(0)
 torch.set_num_threads(1)
-network = torch.nn.LSTM(1, 30)
+network = torch.nn.GRU(1, 60)
 print(peak(300), peak(8_000))
 """
 

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from sklyap.orthonormalize import METHODS, log_range, orthonormalize, random_bases, strain
+from sklyap.orthonormalize import (
+    METHODS,
+    gram_schmidt,
+    log_range,
+    orthonormalize,
+    orthonormalize_graded,
+    random_bases,
+    strain,
+)
 
 THRESHOLD = 30
 SHAPES = [(1, 1), (2, 1), (2, 2), (3, 2), (5, 5), (17, 4), (32, 32), (64, 33), (100, 100), (256, 8), (256, 256)]
@@ -123,6 +131,41 @@ def test_leading_columns_do_not_see_the_others(method):
     Q5, R5 = orthonormalize(Z[..., :5], method)
     torch.testing.assert_close(Q[..., :5], Q5, rtol=0, atol=1e-14)
     torch.testing.assert_close(R[..., :5, :5], R5, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("dtype,decades", [(torch.float64, 250), (torch.float32, 24)])
+@pytest.mark.parametrize("batch", [(), (3,)])
+def test_graded_rows_keep_their_digits(batch, dtype, decades):
+    # Rows from 10^125 to 10^-125, in any order: every one is recovered to rounding of its own size, times the growth
+    # that column pivoting would prevent.
+    n = 40
+    grades = torch.logspace(decades / 2, -decades / 2, n, dtype=torch.float64)[torch.randperm(n)].unsqueeze(-1)
+    given = (gaussian((*batch, n, n), torch.float64) * grades).to(dtype)
+    Z = given.clone()
+    Q, R = orthonormalize_graded(Z)
+    unit = n * torch.finfo(dtype).eps
+    assert torch.equal(Z, given)
+    assert torch.equal(R, R.triu()) and bool((R.diagonal(dim1=-2, dim2=-1) > 0).all())
+    assert float(torch.linalg.matrix_norm(Q.mT @ Q - torch.eye(n, dtype=dtype)).max()) < THRESHOLD * unit
+    residual = (Q.double() @ R.double() - Z.double()).abs() / grades
+    assert float(residual.max()) < 30 * THRESHOLD * unit
+    # So that the diagonal multiplies up to the determinant, which a plain factorisation gets wrong.
+    log_det = torch.linalg.slogdet(Z.double())[1]
+    torch.testing.assert_close(R.double().diagonal(dim1=-2, dim2=-1).log().sum(-1), log_det, rtol=0, atol=1e4 * unit)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n,k", SHAPES)
+def test_gram_schmidt(n, k, dtype):
+    Z = with_singular_values(n, k, 1e3, dtype, batch=(3,))
+    given = Z.clone()
+    Q, diagonal, peak = gram_schmidt(Z)
+    assert torch.equal(Z, given), "Z was written to"
+    unit = n * torch.finfo(dtype).eps
+    assert float(torch.linalg.matrix_norm(Q.mT @ Q - torch.eye(k, dtype=dtype)).max()) < THRESHOLD * unit * 1e3
+    R = orthonormalize(Z, "householder")[1]
+    torch.testing.assert_close(diagonal, R.diagonal(dim1=-2, dim2=-1), rtol=THRESHOLD * unit * 1e3, atol=0)
+    torch.testing.assert_close(peak, torch.linalg.vector_norm(R, dim=-2).amax(-1), rtol=THRESHOLD * unit, atol=0)
 
 
 def test_bad_input():
