@@ -297,7 +297,7 @@ def lorenz(parameters: str = "sprott", *, time_step: float = 0.01, n_starts: int
     ----------
     parameters : {"sprott", "wolf"}, default="sprott"
         (σ, ρ, β) = (10, 28, 8/3) with exponents 0.906, 0 and -14.572 [1]_, or (16, 45.92, 4) with 1.50, 0 and
-        -22.46 [2]_, per unit of time; the sum is -(σ + 1 + β).
+        -22.50, per unit of time; the sum is -(σ + 1 + β). (The -22.46 of [2]_ is not quite what its sum of -21 leaves.)
     time_step : float, default=0.01
         The sum is met to fourth order in it.
     n_starts : int, default=1
@@ -328,7 +328,7 @@ def lorenz(parameters: str = "sprott", *, time_step: float = 0.01, n_starts: int
 
 _LORENZ = {
     "sprott": ((10.0, 28.0, 8 / 3), (0.906, 0.0, -14.572), 1e-3, "Sprott 2003"),
-    "wolf": ((16.0, 45.92, 4.0), (1.50, 0.0, -22.46), 1e-2, "Wolf et al. 1985"),
+    "wolf": ((16.0, 45.92, 4.0), (1.50, 0.0, -22.50), 1e-2, "Wolf et al. 1985; the last from the exact sum"),
 }
 
 
