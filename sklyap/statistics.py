@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -374,7 +374,7 @@ def _resolve(statistics: Any, zero_tolerance: float, caller: str) -> dict[str, S
     """Return name -> function for what the user selected."""
     if isinstance(statistics, str):
         statistics = STATISTICS if statistics == "all" else [statistics]
-    elif callable(statistics):
+    elif callable(statistics) or not isinstance(statistics, Iterable):
         statistics = [statistics]
     chosen: dict[str, Statistic] = {}
     for item in statistics:
@@ -407,9 +407,14 @@ def _evaluate(chosen: dict[str, Statistic], spectra: NDArray[np.float64]) -> NDA
     """Return the statistics (n_spectra, n_statistics); floored where −∞ would make one infinite."""
     table = np.empty((len(spectra), len(chosen)))
     floored = floor_exponents(spectra)
-    for column, function in enumerate(chosen.values()):
+    for column, (name, function) in enumerate(chosen.items()):
         with np.errstate(invalid="ignore"):
-            values = np.asarray(function(spectra), dtype=np.float64)
+            values = np.asarray(function(spectra))
+        if values.shape != (len(spectra),):
+            raise ValueError(
+                f"The statistic {name!r} must return one number per spectrum, shape ({len(spectra)},). "
+                f"Got shape {values.shape} instead."
+            )
         if floored is not spectra:
             values = np.where(np.isfinite(values), values, function(floored))
         table[:, column] = values
@@ -592,9 +597,7 @@ def spectrum_loss_correlation(
     check_real(confidence, "confidence", low=0.0, high=1.0, caller=caller)
     chosen = _resolve(statistics, check_real(zero_tolerance, "zero_tolerance", low=0, caller=caller), caller)
     spectra = check_exponents(
-        check_array(
-            spectra, dtype=np.float64, ensure_all_finite=False, ensure_min_samples=3, input_name="spectra"
-        ),
+        check_array(spectra, dtype=np.float64, ensure_all_finite=False, ensure_min_samples=3, input_name="spectra"),
         "spectra",
         caller=caller,
     )
@@ -606,8 +609,7 @@ def spectrum_loss_correlation(
     if not varies.all():
         constant = [name for name, varied in zip(chosen, varies, strict=True) if not varied]
         warnings.warn(
-            "No correlation is defined for statistics that are the same for every network: "
-            f"{', '.join(constant)}.",
+            f"No correlation is defined for statistics that are the same for every network: {', '.join(constant)}.",
             SklyapWarning,
             stacklevel=2,
         )
