@@ -307,6 +307,13 @@ def test_weights_stay_on_the_disk_until_asked_for(stored):
     assert networks[0] is not networks[0]
 
 
+def test_worker_that_does_not_see_the_directory(population, tmp_path, monkeypatch):
+    """As on another machine; the networks are then written where the call was made."""
+    monkeypatch.setattr("sklyap.population.records.PopulationDirectory.belongs_to", lambda self, call: False)
+    assert_same(train(tmp_path), population)
+    assert_same(NetworkPopulation.load(tmp_path), population)
+
+
 def test_resume_with_networks_missing(directory, stored):
     for name in ("00001.json", "00004.json"):
         (directory / "networks" / name).unlink()
@@ -363,7 +370,7 @@ PROGRAM = """
     if __name__ == "__main__":
         X, y = load_sequential_digits(n_class=3, return_X_y=True)
         train_population(
-            RNNClassifier("gru", hidden_size=8, max_epochs=20, device="cpu"), {"lr": [1e-3, 1e-2]}, X, y,
+            RNNClassifier("gru", hidden_size=8, max_epochs=10, device="cpu"), {"lr": [1e-3, 1e-2]}, X, y,
             n_networks=8, random_state=0, directory=sys.argv[1], n_jobs=int(sys.argv[2]), verbose=0,
         )
 """
@@ -371,7 +378,7 @@ PROGRAM = """
 
 def call_of_the_program(directory):
     X, y = load_sequential_digits(n_class=3, return_X_y=True)
-    base = RNNClassifier("gru", hidden_size=8, max_epochs=20, device="cpu")
+    base = RNNClassifier("gru", hidden_size=8, max_epochs=10, device="cpu")
     return train_population(
         base, {"lr": [1e-3, 1e-2]}, X, y, n_networks=8, random_state=0, directory=directory, verbose=0
     )
@@ -403,7 +410,10 @@ def test_killed_run_resumes_to_the_same_population(tmp_path, signal_number):
     assert 2 <= finished < 8, "it was to be interrupted in the middle"
     partial = NetworkPopulation.load(directory)
     assert len(partial) == finished
-    assert_same(call_of_the_program(directory), call_of_the_program(None), epochs=(1, "last"))
+    whole = tmp_path / "whole"
+    assert_same(call_of_the_program(directory), call_of_the_program(whole), epochs=(1, "last"))
+    for path in (whole / "networks").glob("*.safetensors"):
+        assert (directory / "networks" / path.name).read_bytes() == path.read_bytes()
 
 
 # -- failures -----------------------------------------------------------------------------------------
