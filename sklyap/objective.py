@@ -97,7 +97,7 @@ class Objective:
                 "callable `loss` of what its forward returns."
             )
         self._read_sequences(sequences)
-        self._loss, criterion, self._strict = _loss_of(network, loss, targets, dtype, self._device)
+        self._forward, self._loss, criterion, self._strict = _training_of(network, self._module, loss, targets)
         self._summed = getattr(criterion, "reduction", None) == "sum"
         self.targets = self._read_targets(network, targets, criterion)
         self.every_step = self._reads_every_step()
@@ -153,7 +153,7 @@ class Objective:
             given = given.transpose(0, 1)
         try:
             with torch.random.fork_rng(devices=_cuda_devices(self._device)):
-                outputs = self._module(given)
+                outputs = self._forward(given)
         except (ValueError, TypeError):
             raise
         except Exception as error:
@@ -386,22 +386,24 @@ def _opened(
     return cell, inside
 
 
-def _loss_of(
-    network: Any, loss: str | Loss, targets: Any, dtype: torch.dtype, device: torch.device
-) -> tuple[Loss, Any, bool]:
-    """Return the loss as a function of outputs and targets, its criterion, and whether shapes are ours to check."""
+def _training_of(
+    network: Any, module: nn.Module, loss: str | Loss, targets: Any
+) -> tuple[Callable[[Tensor], Any], Loss, Any, bool]:
+    """Return how a network is run, its loss, the criterion behind it, and whether shapes are ours to check."""
+    like = next(module.parameters())
     if isinstance(loss, nn.Module):
-        loss = copy.deepcopy(loss).to(device=device, dtype=dtype)
-        return loss, loss, False
+        loss = copy.deepcopy(loss).to(like)
+        return module, loss, loss, False
     if callable(loss):
-        return loss, None, False
+        return module, loss, None, False
     net = getattr(network, "net_", network)
     if loss == "auto" and hasattr(net, "get_loss") and hasattr(net, "criterion_"):
-        return *_skorch_loss(net, dtype, device), net is not network
+        twin = _skorch_twin(net, module, like)
+        return twin.infer, twin.get_loss, twin.criterion_, net is not network
     if loss == "auto":
         loss = "mse" if _as_tensor(targets).is_floating_point() else "cross_entropy"
     criterion = nn.MSELoss() if loss == "mse" else nn.CrossEntropyLoss()
-    return (criterion if loss == "mse" else _over_last_axis(criterion)), criterion, True
+    return module, (criterion if loss == "mse" else _over_last_axis(criterion)), criterion, True
 
 
 def _over_last_axis(criterion: nn.Module) -> Loss:
@@ -413,15 +415,14 @@ def _over_last_axis(criterion: nn.Module) -> Loss:
     return loss
 
 
-def _skorch_loss(net: Any, dtype: torch.dtype, device: torch.device) -> tuple[Loss, Any]:
-    """Return `get_loss` of a skorch net, with a copy of its criterion in another dtype."""
+def _skorch_twin(net: Any, module: nn.Module, like: Tensor) -> Any:
+    """Return a skorch net of the same kind around another module, with a copy of its criterion in that one's dtype."""
     twin = object.__new__(type(net))  # a copy of the net itself would pickle its weights
-    vars(twin).update(vars(net))
     criterion = net.criterion_
     if isinstance(criterion, nn.Module):
-        criterion = copy.deepcopy(criterion).to(device=device, dtype=dtype)
-    vars(twin).update(criterion_=criterion, device=str(device))
-    return twin.get_loss, criterion
+        criterion = copy.deepcopy(criterion).to(like)
+    vars(twin).update(vars(net) | {"module_": module, "criterion_": criterion, "device": str(like.device)})
+    return twin
 
 
 def _as_tensor(targets: Any) -> Tensor:

@@ -38,7 +38,8 @@ class Comparison:
     interval : ndarray of shape (2, n_k)
         Its 95 % bootstrap interval over sequences.
     ratio : ndarray of shape (n_k,)
-        Mean effect over mean effect of random steps; 1 where neither has any.
+        Mean effect over mean effect of random steps, 1 where those have none. Of the loss, whose changes have either
+        sign, it says little where random steps hardly hurt: look at `difference`.
     effect_size : ndarray of shape (n_k,)
         `difference` in units of its standard deviation over sequences (0 where there is none).
     p_value : ndarray of shape (n_k,)

@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from skorch import NeuralNetClassifier, NeuralNetRegressor
+from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
 from sklyap import RNNClassifier, RNNRegressor, as_recurrent_cell
@@ -252,6 +252,18 @@ def test_skorch_nets_bring_their_criterion(data):
         classifier.module_, data["values"], data["class"], lambda p, y: nn.functional.nll_loss(p.log(), y)
     )
     assert loss_gradient(classifier, data["values"], data["class"]).loss == pytest.approx(expected, rel=1e-12)
+    binary = NeuralNetBinaryClassifier(
+        Net, module__kind=nn.LSTM, module__n_outputs=1, max_epochs=1, train_split=None, verbose=0
+    )
+    y = data["class"] > 1
+    binary.fit(data["values"], y.float())  # its net reshapes the outputs (n, 1) to (n,)
+    expected, _ = in_torch(
+        binary.module_,
+        data["values"],
+        y,
+        lambda o, y: nn.functional.binary_cross_entropy_with_logits(o[:, 0], y.double()),
+    )
+    assert loss_gradient(binary, data["values"], y.long()).loss == pytest.approx(expected, rel=1e-12)
 
 
 class Softmax(Net):
