@@ -242,13 +242,22 @@ class Objective:
         names : sequence of str
             Parameters of `cell`.
         """
-        parameters = [self._layer.get_parameter(_name_in_layer(self._layer, name)) for name in names]
+        try:
+            parameters = [self._layer.get_parameter(_name_in_layer(self._layer, name)) for name in names]
+            run: Callable[[], Any] = partial(self._run, self.given)
+        except AttributeError:
+            # Weights that the layer computes from others (weight_norm, say) are parameters of the cell only.
+            parameters = [self.cell.get_parameter(name) for name in names]
+
+            def run() -> Any:
+                return self.outputs(self.cell.trajectory(self.start, self.x)[1:].transpose(0, 1))
+
         for parameter in parameters:
             parameter.requires_grad_(True)
         try:
             # cuDNN has no backward pass in evaluation mode.
             with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
-                value = self.loss(self._run(self.given))
+                value = self.loss(run())
                 found = torch.autograd.grad(value, parameters, allow_unused=True)
         finally:
             for parameter in parameters:

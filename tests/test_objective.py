@@ -292,6 +292,18 @@ def test_a_bare_layer_takes_a_loss_of_its_states(data):
     np.testing.assert_allclose(found.parameters["weight_hh"], layer.weight_hh_l0.grad, rtol=0, atol=1e-14)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm])
+def test_weights_that_the_layer_computes(norm, data):
+    torch.manual_seed(0)
+    plain = Net(nn.GRU)
+    normed = copy.deepcopy(plain)
+    norm(normed.rnn, "weight_hh_l0")
+    ours, theirs = (loss_gradient(m, data["values"], data["class"], ranks="auto") for m in (plain, normed))
+    np.testing.assert_allclose(theirs.parameters["weight_hh"], ours.parameters["weight_hh"], rtol=1e-4, atol=1e-8)
+    assert theirs.relative_error[-1] < 1e-12
+
+
 def test_the_network_and_the_random_state_stay_as_they_are(data):
     torch.manual_seed(3)
     module = Net(nn.LSTM, "all", layers=2).train()
