@@ -281,9 +281,11 @@ class AlignmentDisplay(_Display):
         )
 
     def _draw(self, ax: Any) -> None:
-        reach = max(np.abs(self.alignment - self.baseline).max(), 1e-12)
-        limits = {"vmin": self.baseline - reach, "vmax": self.baseline + reach}
-        image = ax.imshow(self.alignment.T, aspect="auto", cmap="RdBu_r", interpolation="nearest", **limits)
+        import matplotlib as mpl
+
+        # White is chance, red more and blue less, down to orthogonality.
+        norm = mpl.colors.TwoSlopeNorm(self.baseline, vmin=0, vmax=max(self.alignment.max(), 1.5 * self.baseline))
+        image = ax.imshow(self.alignment.T, aspect="auto", cmap="RdBu_r", interpolation="nearest", norm=norm)
         ax.figure.colorbar(image, ax=ax, label=f"|cos| (by chance {self.baseline:.2f})")
         shown = np.unique(np.linspace(0, len(self.columns) - 1, min(len(self.columns), 10)).round().astype(int))
         ax.set_xticks(shown, [self.columns[i] for i in shown])
