@@ -48,7 +48,7 @@ class AlignmentResult:
     singular_values : ndarray of shape (n_values,)
         σ, all of them, descending.
     left_vectors, right_vectors : ndarray of shape (rows, n_singular) and (columns, n_singular)
-        u_j and v_j, from `autograd_gradient`.
+        u_j and v_j, from `autograd_gradient`; zeros where σ_j is zero to rounding, which gives alignments of 0.
     alignment : ndarray of shape (n_directions, n_singular)
         ``|cos|`` between Q_i after a step and the kick that a change of U along ``u_j v_jᵀ`` gives to the state in
         that step, mean over steps and sequences.
@@ -160,6 +160,7 @@ def gradient_alignment(
     subject = _Subject.of(network, sequences, targets, **settings)
     objective, weight, N, q = subject.objective, subject.weight, subject.size, subject.n_directions
     k = N if rank is None else check_int(rank, "rank", low=q, high=N)
+    check_int(n_baseline, "n_baseline", low=0)
     cuts = _check_prefixes(prefixes, objective)
     loss, delta = objective.delta(objective.states)
     cut_losses, cut_deltas = _cut_off(objective, cuts)
@@ -323,7 +324,9 @@ class _Subject:
         """Take gradients (m, rows, columns) apart; the i-th is looked at in the i-th steps."""
         S = self.n_singular
         U, sizes, Vh = torch.linalg.svd(gradients, full_matrices=False)
-        left, right = U[..., :S], Vh.mT[..., :S]
+        # Singular vectors of zero are any: a gradient of low rank has none.
+        real = sizes > sizes[..., :1] * max(gradients.shape[1:]) * torch.finfo(sizes.dtype).eps
+        left, right = (vectors * real[..., None, :S] for vectors in (U[..., :S], Vh.mT[..., :S]))
         n, N, q = basis.shape[0], self.size, self.n_directions
         kicks = [self._kicks(u, v, at) for u, v, at in zip(left, right, steps, strict=True)]
         after = [basis[:, at.start + 1 : at.stop + 1] for at in steps]
@@ -376,18 +379,18 @@ def _intervals(
     subject: _Subject, total: _Match, by_prefix: _Match, g: Tensor, n_draws: int
 ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
     """Return what chance gives of alignment, in total and by prefix, and of energy in the leading directions."""
-    check_int(n_draws, "n_baseline", low=0)
     if n_draws == 0:
         return None, None, None
     # Chance needs few digits; vectors as rows, so that products run along memory.
     (Q, K, weights), (Q_ends, K_ends, weights_ends) = (
-        (match.basis.mT.float().contiguous(), unit(match.kicks.float()).mT.contiguous(), weights.float())
+        (match.basis.mT.float().contiguous(), unit(match.kicks).mT.float().contiguous(), weights.float())
         for match, weights in (
             (total, weights_of_points(total.kicks, (0, 1))),
             (by_prefix, weights_of_points(by_prefix.kicks, 0)),
         )
     )
-    g = g.float()
+    # Squares of a vanishing gradient are below what float32 can hold.
+    g = (g / g.abs().max().clamp(min=torch.finfo(g.dtype).tiny)).float()
 
     def statistic(rotation: Tensor) -> Tensor:
         inside = (Q @ (g @ rotation).unsqueeze(-1)).square().sum((0, 1, 3)).cumsum(0)
@@ -441,14 +444,13 @@ def _check_prefixes(prefixes: str | Sequence[int] | None, objective: Objective) 
 def _weight_name(cell: RecurrentCell, weight: str | None) -> str:
     """Return the cell's name of recurrent weights, which may be given by their name in torch."""
     known = dict(cell.named_parameters())
-    if weight is None:
-        name = parameter_names(cell)[0]
-    else:
-        own, _, depth = weight.rpartition("_l")
-        in_cell = (
-            (f"cells.{depth}.{own}" if isinstance(cell, StackedCell) else own) if depth.isdigit() and own else weight
-        )
-        name = weight if weight in known else in_cell
+    name = parameter_names(cell)[0] if weight is None else weight
+    if name not in known:
+        own, _, depth = name.rpartition("_l")
+        if isinstance(cell, StackedCell):
+            name = f"cells.{depth}.{own}"
+        elif depth == "0":
+            name = own
     if name not in known or known[name].ndim != 2:
         matrices = [n for n, p in known.items() if p.ndim == 2]
         raise ValueError(

@@ -301,6 +301,30 @@ def test_a_dead_network_gives_numbers(task):
             assert np.isfinite(value).all(), name
 
 
+def test_a_gradient_of_low_rank_has_few_singular_vectors(task):
+    """One sequence of two steps from a state of zeros: only the second step acts, and the gradient has rank one."""
+    X, y = task[0][:1, :2], task[1][:1]
+    network = RNNClassifier("gru", HIDDEN, max_epochs=1, random_state=0).fit(*task)
+    result = GradientAlignmentAnalyzer(X, y, n_directions=3, n_baseline=5).analyze(network)
+    assert result.singular_values[1] < 1e-14 * result.singular_values[0]
+    assert not result.left_vectors[:, 1:].any() and not result.alignment[:, 1:].any()
+    assert (result.alignment[:, 0] > 0).all() and (result.principal_angles[1:] == np.pi / 2).all()
+    np.testing.assert_allclose(result.alignment[:, 0], result.alignment_by_prefix[1, :, 0])
+    assert not result.singular_values_by_prefix[0].any() and not result.alignment_by_prefix[0].any()
+
+
+def test_a_vanishing_gradient_has_intervals(task):
+    X, y = task
+    network = RNNClassifier("rnn", HIDDEN, max_epochs=1, random_state=0).fit(X, y)
+    tiny = GradientAlignmentAnalyzer(
+        X, y, n_directions=3, n_baseline=5, loss=lambda o, y: 1e-40 * nn.functional.cross_entropy(o, y)
+    ).analyze(network)
+    plain = GradientAlignmentAnalyzer(X, y, n_directions=3, n_baseline=5).analyze(network)
+    np.testing.assert_allclose(tiny.energy_interval, plain.energy_interval, rtol=1e-4)
+    np.testing.assert_allclose(tiny.baseline_interval, plain.baseline_interval, rtol=1e-4)
+    np.testing.assert_allclose(tiny.alignment, plain.alignment, rtol=1e-6)
+
+
 def test_failing_networks_are_named_and_kept_apart(task, analyzer, networks):
     broken = RNNClassifier("rnn", HIDDEN, max_epochs=1, random_state=0).fit(*task)
     with torch.no_grad():
@@ -359,6 +383,7 @@ def test_bad_parameters(task, networks):
     raises(r"'prefixes' parameter must be an int in the range \[1, 9\]. Got 10", n_directions=4, prefixes=[10])
     raises("'prefixes' parameter must be one of 'auto'", n_directions=4, prefixes="all")
     raises("'weight' parameter must be the name of a matrix .* weight_ih, weight_hh. Got 'bias_hh'", weight="bias_hh")
+    raises("Got 'weight_hh_l1' instead", n_directions=2, weight="weight_hh_l1")
     raises("'state' parameter .* must be one of 'full', 'hidden'", state="h")
     raises("'on_error' parameter .* must be one of 'raise', 'warn'", on_error="ignore")
     with pytest.raises(ValueError, match="'n_baseline' parameter"):
