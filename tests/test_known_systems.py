@@ -41,6 +41,17 @@ def test_closed_forms(name, interval):
     np.testing.assert_allclose(result.exponents, system.per_step, rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("n", [2, 8, 9, 20])
+def test_periodic_products_of_any_size(n):
+    # Small ones multiply Jacobians with one another, larger ones push the basis; both keep order and orientation.
+    rng = np.random.default_rng(n)
+    system = systems.periodic_product(rng.normal(size=(3, n, n)) / np.sqrt(n))
+    result = spectrum(system, 3000, warmup=1500)
+    np.testing.assert_allclose(result.exponents, system.per_step, rtol=0, atol=2e-3)
+    few = spectrum(system, 3000, warmup=1500, n_exponents=2)
+    np.testing.assert_allclose(few.exponents, system.per_step[:2], rtol=0, atol=2e-3)
+
+
 def test_constant_gates():
     system = SYSTEMS["constant-gate LSTM"]
     with pytest.warns(DegenerateSpectrumWarning):
