@@ -82,6 +82,7 @@ def parse(arguments):
     parser.add_argument("--seeds", type=int, default=4, help="networks of each architecture")
     parser.add_argument("--hidden", type=int, default=32)
     parser.add_argument("--sequences", type=int, default=25, help="validation sequences that are analysed")
+    parser.add_argument("--directions", type=int, default=1, help="leading directions whose growth ranks the steps")
     parser.add_argument("--random", type=int, default=20, help="random sets of steps for each sequence")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--output", default="results/gradient_alignment")
@@ -183,7 +184,7 @@ def sensitive(networks, task, options):
         (perturbation, score): Parallel(options.jobs)(
             delayed(input_sensitivity)(
                 network, X, y, perturbation=perturbation, by=late if score == "late" else score,
-                n_random=options.random, every_step=i == 0,
+                n_directions=options.directions, n_random=options.random, every_step=i == 0,
             )
             for i, network in enumerate(networks.networks("last"))
         )
