@@ -62,11 +62,17 @@ class GrowthRecord:
         sums = torch.zeros(n, len(bins) - 1, k, dtype=torch.float64, device=Q.device)
         steps = np.zeros((n, len(bins) - 1), dtype=np.int64)
         local = np.full((n, end - warmup, k), np.nan) if keep_local else None
-        bases, factors = [Q], []
+        bases, factors = [Q], list[Tensor]()
         worst, intervals, current = 0.0, [], 0
         for block in blocks:
+            if keep_basis:
+                assert block.Q is not None and block.R is not None
+                if block.stop <= warmup:
+                    bases.clear()
+                else:
+                    factors.append(block.R)
+                bases.append(block.Q)
             if block.stop <= warmup:
-                bases = [block.Q]
                 continue
             while bins[current + 1] <= block.start:
                 current += 1
@@ -78,9 +84,6 @@ class GrowthRecord:
             if local is not None:
                 rate = (block.log_growth / length).cpu().numpy()
                 local[:m, block.start - warmup : block.stop - warmup] = rate[:, None]
-            if keep_basis:
-                bases.append(block.Q)
-                factors.append(block.R)
         filled = steps.any(0)
         return cls(
             indices, sums.cpu().numpy()[:, filled], steps[:, filled], worst, intervals, local,

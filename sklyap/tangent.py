@@ -272,7 +272,7 @@ def qr_iteration(
             blocks = _careful_blocks if factors else _blocks
             for block in blocks(along, Q, range(end - start), start, plan):
                 yield block
-                Q = block.Q
+                Q = Q if block.Q is None else block.Q
             s, start, chunk_steps = states[-1], end, min(2 * chunk_steps, longest_chunk)
 
 
@@ -325,6 +325,7 @@ def _blocks(along: _Folded, Q: Tensor, steps: range, offset: int, plan: _Plan) -
         blocks, calm = _swift_blocks(along, Q, steps, offset, plan)
         yield from blocks
         if blocks:
+            assert blocks[-1].Q is not None
             Q, steps = blocks[-1].Q, range(blocks[-1].stop - offset, steps.stop)
         if not calm:
             break
@@ -343,8 +344,10 @@ def _swift_blocks(along: _Folded, Q: Tensor, steps: range, offset: int, plan: _P
     while t < steps.stop:
         block = range(t, min(t + plan.length, steps.stop))
         t = block.stop
-        unchecked.append(plan.factor(along.push(Q, block), block))
-        Q = unchecked[-1].Q
+        seen = plan.factor(along.push(Q, block), block)
+        unchecked.append(seen)
+        assert seen.Q is not None
+        Q = seen.Q
         if len(unchecked) > 1:
             unchecked[-2] = replace(unchecked[-2], Q=None)  # a GPU's memory would not hold them all
         if eager or t == steps.stop:

@@ -23,24 +23,25 @@ __all__ = [
 ]
 
 
-def linear_step(A: Tensor, s: Tensor, x: None) -> Tensor:
+def linear_step(A: Tensor, s: Tensor, x: Tensor | None) -> Tensor:
     """Return ``A s``."""
     return s @ A.to(s).T
 
 
-def product_step(s: Tensor, x: Tensor) -> Tensor:
+def product_step(s: Tensor, x: Tensor | None) -> Tensor:
     """Return ``A s``; the input x (*batch, N²) is the matrix A, row by row."""
+    assert x is not None
     n = s.shape[-1]
     return (x.unflatten(-1, (n, n)) @ s.unsqueeze(-1)).squeeze(-1)
 
 
-def henon_step(s: Tensor, x: None) -> Tensor:
+def henon_step(s: Tensor, x: Tensor | None) -> Tensor:
     """Return ``(1 - 1.4 a² + b, 0.3 a)``."""
     a, b = s.unbind(-1)
     return torch.stack([1 - 1.4 * a * a + b, 0.3 * a], -1)
 
 
-def ikeda_step(s: Tensor, x: None) -> Tensor:
+def ikeda_step(s: Tensor, x: Tensor | None) -> Tensor:
     """Return ``1 + 0.9 z exp(i (0.4 - 6 / (1 + |z|²)))`` with z = a + ib."""
     a, b = s.unbind(-1)
     angle = 0.4 - 6 / (1 + a * a + b * b)
@@ -55,7 +56,7 @@ def lorenz_field(constants: tuple[float, float, float], s: Tensor) -> Tensor:
     return torch.stack([sigma * (b - a), a * (rho - c) - b, a * b - beta * c], -1)
 
 
-def runge_kutta(field: Callable[[Tensor], Tensor], dt: float, s: Tensor, x: None) -> Tensor:
+def runge_kutta(field: Callable[[Tensor], Tensor], dt: float, s: Tensor, x: Tensor | None) -> Tensor:
     """Return the state after `dt` by the classical method of fourth order."""
     k1 = field(s)
     k2 = field(s + dt / 2 * k1)
@@ -64,12 +65,12 @@ def runge_kutta(field: Callable[[Tensor], Tensor], dt: float, s: Tensor, x: None
     return s + dt / 6 * (k1 + 2 * (k2 + k3) + k4)
 
 
-def tanh_step(J: Tensor, s: Tensor, x: None) -> Tensor:
+def tanh_step(J: Tensor, s: Tensor, x: Tensor | None) -> Tensor:
     """Return ``J tanh s``."""
     return torch.tanh(s) @ J.to(s).T
 
 
-def rate_step(J: Tensor, dt: float, s: Tensor, x: None) -> Tensor:
+def rate_step(J: Tensor, dt: float, s: Tensor, x: Tensor | None) -> Tensor:
     """Return one Euler step of ``ds/dt = J tanh s - s``."""
     return s + dt * (torch.tanh(s) @ J.to(s).T - s)
 

@@ -69,7 +69,7 @@ class KnownSystem:
     >>> from sklyap import lyapunov_spectrum
     >>> from sklyap.datasets import systems
     >>> system = systems.periodic_product([[[0.0, 2.0], [1.0, 0.0]], [[1.0, 1.0], [0.0, 1.0]]])
-    >>> result = lyapunov_spectrum(system.cell, system.sequences(400))
+    >>> result = lyapunov_spectrum(system.cell, system.sequences(2000))
     >>> print(abs(result.exponents - system.per_step).max() < 1e-9)
     True
     """
@@ -191,7 +191,7 @@ def gaussian_product(n_units: int = 10, *, scale: float = 1.0) -> KnownSystem:
     exponents = 0.5 * (math.log(2 * scale**2) + digamma(np.arange(n_units, 0, -1) / 2))
     cell = _driven_product(n_units)
     return KnownSystem(
-        "Gaussian product", cell, exponents, 0.0, "Newman 1986", drive=partial(_normal, cell.n_inputs, scale)
+        "Gaussian product", cell, exponents, 0.0, "Newman 1986", drive=partial(_normal, n_units**2, scale)
     )
 
 
