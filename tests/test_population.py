@@ -405,8 +405,11 @@ def interrupt(directory, tmp_path, signal_number, n_jobs):
 
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
 def test_killed_run_resumes_to_the_same_population(tmp_path, signal_number):
-    directory = tmp_path / "killed"
-    finished = interrupt(directory, tmp_path, signal_number, n_jobs=1)
+    for attempt in range(5):  # a busy machine may let this process sleep until all networks are trained
+        directory = tmp_path / f"killed-{attempt}"
+        finished = interrupt(directory, tmp_path, signal_number, n_jobs=1)
+        if finished < 8:
+            break
     assert 2 <= finished < 8, "it was to be interrupted in the middle"
     partial = NetworkPopulation.load(directory)
     assert len(partial) == finished
