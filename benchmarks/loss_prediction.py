@@ -77,10 +77,10 @@ TASKS = {
         400, 16, {"max_epochs": 12, "batch_size": 32}, [16, 24, 32, 48, 64], (0.05, 3.0), (1e-3, 2e-2), _digits
     ),
     "mnist": Task(
-        400, 16, {"max_epochs": 6, "batch_size": 64}, [16, 24, 32, 48, 64], (0.05, 3.0), (1e-3, 2e-2), _mnist
+        300, 16, {"max_epochs": 6, "batch_size": 64}, [16, 24, 32, 48, 64], (0.05, 3.0), (1e-3, 2e-2), _mnist
     ),
     "text": Task(
-        150,
+        120,
         8,
         {"max_epochs": 8, "batch_size": 32, "input_type": "tokens", "readout": "all"},
         [32, 48, 64, 96],

@@ -138,7 +138,7 @@ class SpectrumAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Reg
     >>> rng = np.random.default_rng(0)
     >>> slope = rng.uniform(0.5, 3, size=60)
     >>> spectra = -slope[:, None] * np.linspace(0, 1, 16)
-    >>> autoencoder = SpectrumAutoencoder(latent_dim=2, max_epochs=30).fit(spectra, np.exp(-slope))
+    >>> autoencoder = SpectrumAutoencoder(latent_dim=2).fit(spectra, np.exp(-slope))
     >>> autoencoder.transform(spectra).shape
     (60, 2)
     >>> autoencoder.score(spectra, np.exp(-slope)) > 0.9
@@ -252,12 +252,13 @@ class SpectrumAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Reg
         """
         check_is_fitted(self)
         X = check_array(X, dtype=np.float64)
-        if X.shape[1] != self.latent_dim:
+        latent_dim = self._n_features_out
+        if X.shape[1] != latent_dim:
             raise ValueError(
-                f"The 'X' parameter of inverse_transform must be codes of length {self.latent_dim}. "
+                f"The 'X' parameter of inverse_transform must be codes of length {latent_dim}. "
                 f"Got shape {X.shape} instead."
             )
-        codes = (X @ self._axes.T + self._origin).reshape(len(X), -1, self.latent_dim).transpose(1, 0, 2)
+        codes = (X @ self._axes.T + self._origin).reshape(len(X), -1, latent_dim).transpose(1, 0, 2)
         module = self._module()
         with torch.no_grad():
             curves = module.decoder(torch.as_tensor(codes, dtype=torch.float64)).mean(0)
@@ -282,7 +283,7 @@ class SpectrumAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Reg
 
     @property
     def _n_features_out(self) -> int:
-        return self.latent_dim
+        return int(self._axes.shape[1])
 
     def _inputs(self, X: ArrayLike) -> Array:
         check_is_fitted(self)
@@ -305,7 +306,32 @@ class SpectrumAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Reg
         best = BestWeights(dataset, patience=max(20, self.max_epochs // 3)) if self.early_stopping else None
         if best is not None:
             callbacks.append(best)
-        net = NeuralNet(
+        architecture = {
+            "n": dataset.wanted["learns"].shape[1],
+            "n_inputs": dataset.inputs.shape[1],
+            "n_outputs": dataset.wanted["curves"].shape[1],
+            "latent_dim": self.latent_dim,
+            "hidden_layer_sizes": _as_tuple(self.hidden_layer_sizes),
+            "activation": self.activation,
+            "dropout": self.dropout,
+            "linear_path": self.linear_path,
+        }
+        net = self._new_net(architecture, device, callbacks)
+        # skorch's own fit takes Ctrl-C for a callback's wish to stop; its loop, an epoch at a time, does not.
+        net.notify("on_train_begin", X=dataset, y=None)
+        for _ in range(self.max_epochs):
+            net.fit_loop(dataset, epochs=1)
+            if best is not None and best.finished:
+                break
+        net.notify("on_train_end", X=dataset, y=None)
+        self.net_ = net
+        self.loss_curve_ = np.array(net.history[:, "train_loss"]) / net.module_.n
+        self.best_epoch_ = len(net.history) if best is None else best.best_epoch
+        if best is not None:
+            self.validation_curve_ = np.array(net.history[:, "valid_loss"])
+
+    def _new_net(self, architecture: dict[str, Any], device: torch.device, callbacks: list[Callback]) -> NeuralNet:
+        return NeuralNet(
             Autoencoders,
             criterion=Objective,
             criterion__reconstruction_loss=self.reconstruction_loss,
@@ -321,27 +347,32 @@ class SpectrumAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Reg
             callbacks=callbacks,
             callbacks__print_log=PrintLog() if self.verbose else None,
             device=str(device),
-            module__n=dataset.wanted["learns"].shape[1],
-            module__n_inputs=dataset.inputs.shape[1],
-            module__n_outputs=dataset.wanted["curves"].shape[1],
-            module__latent_dim=self.latent_dim,
-            module__hidden_layer_sizes=_as_tuple(self.hidden_layer_sizes),
-            module__activation=self.activation,
-            module__dropout=self.dropout,
-            module__linear_path=self.linear_path,
+            **{f"module__{name}": value for name, value in architecture.items()},
         ).initialize()
-        # skorch's own fit takes Ctrl-C for a callback's wish to stop; its loop, an epoch at a time, does not.
-        net.notify("on_train_begin", X=dataset, y=None)
-        for _ in range(self.max_epochs):
-            net.fit_loop(dataset, epochs=1)
-            if best is not None and best.finished:
-                break
-        net.notify("on_train_end", X=dataset, y=None)
-        self.net_ = net
-        self.loss_curve_ = np.array(net.history[:, "train_loss"]) / net.module_.n
-        self.best_epoch_ = len(net.history) if best is None else best.best_epoch
-        if best is not None:
-            self.validation_curve_ = np.array(net.history[:, "valid_loss"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state with the net as numbers, so that files of it hold no code of torch or skorch."""
+        state = dict(super().__getstate__())
+        if "net_" in state:
+            net = state["net_"]
+            state["net_"] = {
+                "architecture": dict(net.get_params_for("module")),
+                "weights": {name: tensor.cpu().numpy() for name, tensor in net.module_.state_dict().items()},
+                "history": [{k: v for k, v in row.items() if k != "batches"} for row in net.history],
+            }
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Rebuild the net, without its optimizer's state."""
+        saved = state.get("net_")
+        super().__setstate__({name: value for name, value in state.items() if name != "net_"})
+        if saved is not None:
+            cpu = torch.device("cpu")
+            with isolated_rng(cpu, 0):
+                net = self._new_net(saved["architecture"], cpu, callbacks=[])
+            net.module_.load_state_dict({name: torch.as_tensor(array) for name, array in saved["weights"].items()})
+            net.history.extend({**row, "batches": []} for row in saved["history"])
+            self.net_ = net
 
     def _module(self) -> Autoencoders:
         """Return the autoencoders in float64, in which a row's result does not depend on the rows beside it."""
