@@ -148,8 +148,13 @@ class Stretch:
     @classmethod
     def of(cls, cell: RecurrentCell, x: Tensor, s: Tensor, Q: Tensor, options: dict[str, Any]) -> Stretch:
         """Run the iteration over x (n_sequences, L, n_inputs) from state `s` and basis `Q`."""
-        blocks = list(qr_iteration(cell, x, Q=Q, s=s, **options))
-        return cls([Q, *(b.Q for b in blocks)], [b.R for b in blocks], [b.log_growth for b in blocks])
+        stretch = cls([Q], [], [])
+        for block in qr_iteration(cell, x, Q=Q, s=s, **options):
+            assert block.Q is not None and block.R is not None
+            stretch.Q.append(block.Q)
+            stretch.R.append(block.R)
+            stretch.log_growth.append(block.log_growth)
+        return stretch
 
 
 def backpropagate(stretch: Stretch, delta: Tensor, end: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -210,6 +215,7 @@ class _Batch:
         if last:
             for block in qr_iteration(self.cell, self.x[:, :last], Q=Q, s=self.states[:, 0], **self.options):
                 if block.stop % spacing == 0:
+                    assert block.Q is not None
                     marks.append((block.stop, block.Q))
         return marks
 

@@ -301,7 +301,7 @@ class GradientAlignmentAnalyzer(SharedSequencesMixin, TransformerMixin, BaseEsti
             found["principal_angles"],
         ]).astype(np.float64)  # fmt: skip
 
-    def _map(self, function: Any, networks: list[Any]) -> list[Any]:
+    def _map(self, function: Any, networks: Sequence[Any]) -> list[Any]:
         jobs = (joblib.delayed(function)(self, network, index) for index, network in enumerate(networks))
         run = joblib.Parallel(n_jobs=self.n_jobs, return_as="generator" if self.verbose else "list")(jobs)
         return list(tqdm(run, total=len(networks), desc="alignment", unit="network") if self.verbose else run)

@@ -240,7 +240,7 @@ class AlignmentDisplay(_Display):
     column_label : str
     """
 
-    def __init__(self, alignment: Any, columns: Sequence[Any], *, baseline: float, column_label: str = "epoch") -> None:
+    def __init__(self, alignment: Any, columns: Any, *, baseline: float, column_label: str = "epoch") -> None:
         self.alignment = np.asarray(alignment, dtype=float)
         self.columns = [str(column) for column in columns]
         if self.alignment.ndim != 2 or len(self.alignment) != len(self.columns):

@@ -232,11 +232,12 @@ def input_sensitivity(
     single = None
     if every_step:
         single = _effects(objective, other, np.broadcast_to(np.eye(T, dtype=bool), (n, T, T)), rows_at_once)
-    effects = [
+    output, by_loss = (
         _summary(changed[i].reshape(n, 2 + n_random, len(ks)), None if single is None else single[i], generator)
         for i in range(2)
-    ]
-    return SensitivityResult(np.asarray(ks), score, *effects, perturbation, by if isinstance(by, str) else "array")
+    )
+    ranking = by if isinstance(by, str) else "array"
+    return SensitivityResult(np.asarray(ks), score, output, by_loss, perturbation, ranking)
 
 
 def _check_steps(n_steps: int | Sequence[int] | None, T: int) -> list[int]:
