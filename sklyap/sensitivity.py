@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from sklyap.adjoint import state_gradients
+from sklyap.exceptions import DivergedError
 from sklyap.objective import Loss, Objective
 from sklyap.orthonormalize import random_bases
 from sklyap.tangent import flushed_denormals, qr_iteration, tangent_size
@@ -192,6 +193,8 @@ def input_sensitivity(
     ------
     ValueError, TypeError
         If the network has no readout, targets do not fit, or a parameter is out of range.
+    DivergedError
+        If the outputs of the network are not finite.
 
     Notes
     -----
@@ -314,6 +317,8 @@ def _effects(
                 f"The 'network' parameter must return a tensor of outputs. Got {type(clean).__name__} instead."
             )
         clean_losses = objective.losses(clean, range(n))
+        if not bool(torch.isfinite(clean).all() and torch.isfinite(clean_losses).all()):
+            raise DivergedError("The outputs or the loss of the network are NaN or infinite before any perturbation.")
         output, loss = [], []
         for rows, mask in _batches(masks, rows_at_once, objective.given.device):
             given = objective.given[rows]

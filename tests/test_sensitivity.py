@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from sklyap import RNNClassifier, RNNRegressor, lyapunov_spectrum
+from sklyap.exceptions import DivergedError
 from sklyap.gradients import loss_gradient
 from sklyap.sensitivity import _compare, input_sensitivity
 
@@ -227,6 +228,14 @@ def test_the_network_stays_as_it_is(task, network):
     input_sensitivity(network, *task, n_random=2, by="gradient")
     assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
     assert torch.equal(rng, torch.get_rng_state()) and training == [m.training for m in module.modules()]
+
+
+def test_a_broken_network_is_refused(task):
+    broken = RNNClassifier("gru", 4, max_epochs=1, random_state=0).fit(*task)
+    with torch.no_grad():
+        broken.net_.module_.readout.bias.fill_(np.inf)
+    with pytest.raises(DivergedError, match="before any perturbation"):
+        input_sensitivity(broken, *task)
 
 
 def test_bad_input(task, network):
