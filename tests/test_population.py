@@ -362,12 +362,15 @@ def test_call_may_change_where_networks_do_not(stored, capsys):
 
 
 PROGRAM = """
+    import signal
     import sys
     from sklyap.networks import RNNClassifier
     from sklyap.datasets import load_sequential_digits
     from sklyap.population import train_population
 
     if __name__ == "__main__":
+        # A test run in the background hands "ignore Ctrl-C" down to its children.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         X, y = load_sequential_digits(n_class=3, return_X_y=True)
         train_population(
             RNNClassifier("gru", hidden_size=8, max_epochs=10, device="cpu"), {"lr": [1e-3, 1e-2]}, X, y,
