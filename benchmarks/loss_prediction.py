@@ -34,7 +34,7 @@ class Task:
     lr: tuple[float, float]
     load: Any = field(repr=False)
 
-    def train(self, directory: Path, data: Path | None, n_networks: int | None = None) -> NetworkPopulation:
+    def train(self, directory: Path, data: Path | None, n_jobs: int | None = None) -> NetworkPopulation:
         X, y, X_val, y_val = self.load(data)
         return train_population(
             RNNClassifier(init="uniform", **self.estimator),
@@ -46,10 +46,11 @@ class Task:
             },
             X,
             y,
-            n_networks=n_networks or self.n_networks,
+            n_networks=self.n_networks,
             validation=(X_val, y_val),
             snapshot_epochs=(0, 1, 3, "last"),
             directory=directory,
+            n_jobs=n_jobs,
             random_state=0,
         )
 
@@ -97,9 +98,10 @@ def main() -> None:
     parser.add_argument("tasks", nargs="+", choices=list(TASKS))
     parser.add_argument("--directory", type=Path, default=Path("populations"))
     parser.add_argument("--data", type=Path, help="folder with MNIST's IDX files and war_and_peace.txt")
+    parser.add_argument("--n-jobs", type=int, help="networks trained at once")
     arguments = parser.parse_args()
     for name in arguments.tasks:
-        print(TASKS[name].train(arguments.directory / name, arguments.data))
+        print(TASKS[name].train(arguments.directory / name, arguments.data, arguments.n_jobs))
 
 
 if __name__ == "__main__":

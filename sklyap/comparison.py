@@ -17,7 +17,6 @@ from sklearn.dummy import DummyRegressor
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.feature_selection import SelectKBest
 from sklearn.impute import SimpleImputer
-from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LinearRegression, RidgeCV
 from sklearn.model_selection import GroupKFold, KFold, LeaveOneGroupOut, check_cv
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -93,10 +92,7 @@ def default_loss_predictors(random_state: Any = None) -> dict[str, tuple[str | t
         "parameter count": ("n_parameters", clone(curve)),
         "hyperparameters": ("hyperparameters", _any_columns(trees)),
         "loss so far": ("loss_so_far", clone(curve)),
-        "best statistic": (
-            "spectrum",
-            make_pipeline(*best_one, IsotonicRegression(increasing="auto", out_of_bounds="clip")),
-        ),
+        "best statistic": ("spectrum", make_pipeline(*best_one, *clone(curve))),
         "statistics, linear": ("spectrum", make_pipeline(statistics, StandardScaler(), LinearRegression())),
         "statistics, ridge": (
             "spectrum",
@@ -393,7 +389,9 @@ def _splits(cv: Any, groups: Any, identities: NDArray[np.intp], seed: int) -> Sp
         )
         splits = list(splitter.split(rows, groups=None if alone else identities))
     else:
-        splits = list(check_cv(cv).split(rows, groups=identities))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The groups parameter is ignored")
+            splits = list(check_cv(cv).split(rows, groups=identities))
     tested = np.concatenate([test for _, test in splits])
     if not np.array_equal(np.sort(tested), np.arange(n)):
         raise ValueError(
