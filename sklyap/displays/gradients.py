@@ -1,4 +1,4 @@
-"""Matplotlib displays: they hold computed arrays, `plot` only draws."""
+"""Gradients, their alignment with tangent directions, and sensitivity to inputs."""
 
 from __future__ import annotations
 
@@ -7,226 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from sklyap.displays.base import Display
 from sklyap.gradients import LossGradient
-from sklyap.lyapunov import LyapunovResult
 from sklyap.matching import AlignmentResult
 from sklyap.sensitivity import SensitivityResult
 from sklyap.validation import check_choice, check_int
 
-__all__ = [
-    "AlignmentDisplay",
-    "ConvergenceDisplay",
-    "GradientEnergyDisplay",
-    "LatentDisplay",
-    "LocalExponentDisplay",
-    "SensitivityDisplay",
-    "SensitivitySweepDisplay",
-    "SpectrumDisplay",
-]
+__all__ = ["AlignmentDisplay", "GradientEnergyDisplay", "SensitivityDisplay", "SensitivitySweepDisplay"]
 
 
-def _axes(ax: Any) -> Any:
-    if ax is not None:
-        return ax
-    import matplotlib.pyplot as plt
-
-    return plt.subplots(layout="constrained")[1]
-
-
-class _Display:
-    """A display knows its axes and figure once it has been plotted."""
-
-    ax_: Any
-    figure_: Any
-
-    def plot(self, ax: Any = None) -> Any:
-        """Draw.
-
-        Parameters
-        ----------
-        ax : matplotlib Axes, optional
-            Where to draw; a new figure by default.
-
-        Returns
-        -------
-        self
-            With `ax_` and `figure_`.
-        """
-        self.ax_ = _axes(ax)
-        self.figure_ = self.ax_.figure
-        self._draw(self.ax_)
-        return self
-
-    def _draw(self, ax: Any) -> None:
-        raise NotImplementedError
-
-
-class SpectrumDisplay(_Display):
-    """Lyapunov spectra against the relative index i/(N - 1), so that networks of any size share an axis.
-
-    Parameters
-    ----------
-    spectra : sequence of array-like (n_exponents_i,), or array-like (n_networks, n_exponents)
-        Each descending; entries of -inf are left out.
-    standard_error : sequence like `spectra`, optional
-        Drawn as a band of ± 2 standard errors.
-    color : array-like of shape (n_networks,), optional
-        A number for each network (its loss, say), shown as colour.
-    color_label, unit : str
-    """
-
-    def __init__(
-        self,
-        spectra: Any,
-        *,
-        standard_error: Any = None,
-        color: Any = None,
-        color_label: str | None = None,
-        unit: str = "nats",
-    ) -> None:
-        self.spectra = [np.asarray(s, dtype=float) for s in spectra]
-        self.standard_error = None if standard_error is None else [np.asarray(e, dtype=float) for e in standard_error]
-        self.color = None if color is None else np.asarray(color, dtype=float)
-        if self.color is not None and self.color.shape != (len(self.spectra),):
-            raise ValueError(
-                f"The 'color' parameter of SpectrumDisplay must have shape ({len(self.spectra)},), one number for each "
-                f"spectrum. Got shape {self.color.shape} instead."
-            )
-        self.color_label = color_label
-        self.unit = unit
-
-    @classmethod
-    def from_results(
-        cls, results: LyapunovResult | Sequence[LyapunovResult], *, ax: Any = None, **options: Any
-    ) -> SpectrumDisplay:
-        """Draw one result or several, with their standard errors; `options` as in the constructor."""
-        results = [results] if isinstance(results, LyapunovResult) else list(results)
-        errors = [np.where(np.isfinite(r.standard_error), r.standard_error, 0.0) for r in results]
-        return cls([r.exponents for r in results], standard_error=errors, unit=results[0].unit, **options).plot(ax)
-
-    @classmethod
-    def from_transformer(cls, transformer: Any, *, ax: Any = None, **options: Any) -> SpectrumDisplay:
-        """Draw what a LyapunovSpectrumTransformer computed last, each network with its own spectrum."""
-        return cls.from_results([r for r in transformer.results_ if r is not None], ax=ax, **options)
-
-    def _draw(self, ax: Any) -> None:
-        import matplotlib as mpl
-
-        palette = None
-        if self.color is not None:
-            palette = mpl.cm.ScalarMappable(
-                mpl.colors.Normalize(np.nanmin(self.color), np.nanmax(self.color)), "viridis"
-            )
-            ax.figure.colorbar(palette, ax=ax, label=self.color_label)
-        for i, spectrum in enumerate(self.spectra):
-            index = np.linspace(0, 1, len(spectrum)) if len(spectrum) > 1 else np.zeros(1)
-            shown = np.where(np.isfinite(spectrum), spectrum, np.nan)
-            style: dict[str, Any] = {"linewidth": 1, "alpha": 0.8}
-            if palette is not None:
-                style["color"] = palette.to_rgba(self.color[i])
-            (line,) = ax.plot(index, shown, marker="." if len(spectrum) < 5 else None, **style)
-            if self.standard_error is not None:
-                width = 2 * self.standard_error[i]
-                ax.fill_between(index, shown - width, shown + width, color=line.get_color(), alpha=0.2, linewidth=0)
-        ax.axhline(0, color="0.5", linewidth=0.8, linestyle=":")
-        ax.set(xlabel="relative index i / (N − 1)", ylabel=f"Lyapunov exponent ({self.unit} per step)")
-
-
-class ConvergenceDisplay(_Display):
-    """Running means of local exponents: how the spectrum settles along the sequences.
-
-    Parameters
-    ----------
-    running : array-like of shape (n_steps, n_exponents)
-        Mean growth up to each step.
-    unit : str
-    """
-
-    def __init__(self, running: Any, *, unit: str = "nats") -> None:
-        self.running = np.asarray(running, dtype=float)
-        self.unit = unit
-
-    @classmethod
-    def from_result(
-        cls, result: LyapunovResult, *, n_exponents: int | None = None, ax: Any = None
-    ) -> ConvergenceDisplay:
-        """Draw the leading `n_exponents` (all by default) of a result computed with ``return_local=True``."""
-        local = _local(result)[..., :n_exponents]
-        rates = np.nanmean(local, axis=0)  # sequences that have ended no longer count
-        running = np.cumsum(rates, axis=0) / np.arange(1, len(rates) + 1)[:, None]
-        return cls(running, unit=result.unit).plot(ax)
-
-    def _draw(self, ax: Any) -> None:
-        steps = np.arange(1, len(self.running) + 1)
-        ax.plot(steps, np.where(np.isfinite(self.running), self.running, np.nan), linewidth=1)
-        ax.axhline(0, color="0.5", linewidth=0.8, linestyle=":")
-        ax.set(xlabel="steps averaged", ylabel=f"mean growth ({self.unit} per step)")
-
-
-class LocalExponentDisplay(_Display):
-    """Growth at every step and direction, as an image: where along a sequence a network expands.
-
-    Parameters
-    ----------
-    local : array-like of shape (n_steps, n_exponents)
-    unit : str
-    """
-
-    def __init__(self, local: Any, *, unit: str = "nats") -> None:
-        self.local = np.asarray(local, dtype=float)
-        self.unit = unit
-
-    @classmethod
-    def from_result(
-        cls, result: LyapunovResult, *, sequence: int | None = None, ax: Any = None
-    ) -> LocalExponentDisplay:
-        """Draw one sequence, or the mean over all, of a result computed with ``return_local=True``."""
-        local = _local(result)
-        return cls(np.nanmean(local, axis=0) if sequence is None else local[sequence], unit=result.unit).plot(ax)
-
-    def _draw(self, ax: Any) -> None:
-        finite = np.where(np.isfinite(self.local), self.local, np.nan)
-        limit = np.nanpercentile(np.abs(finite), 98)
-        image = ax.imshow(finite.T, aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
-        ax.figure.colorbar(image, ax=ax, label=f"growth ({self.unit} per step)")
-        ax.set(xlabel="step", ylabel="direction i")
-
-
-class LatentDisplay(_Display):
-    """The latent code of spectra in its two leading principal components, good and bad networks apart.
-
-    Parameters
-    ----------
-    components : array-like of shape (n_networks, 2)
-    losses : array-like of shape (n_networks,)
-    explained : array-like of shape (2,), optional
-        Share of the variance that each component explains.
-    """
-
-    def __init__(self, components: Any, losses: Any, *, explained: Any = None) -> None:
-        self.components = np.asarray(components, dtype=float)
-        self.losses = np.asarray(losses, dtype=float)
-        self.explained = explained
-
-    @classmethod
-    def from_estimator(cls, estimator: Any, X: Any, losses: Any, *, ax: Any = None) -> LatentDisplay:
-        """Draw the latent code of a fitted SpectrumAutoencoder (or of a pipeline that ends in one) on X."""
-        from sklearn.decomposition import PCA
-
-        pca = PCA(2)
-        components = pca.fit_transform(np.asarray(estimator.transform(X)))
-        return cls(components, losses, explained=pca.explained_variance_ratio_).plot(ax)
-
-    def _draw(self, ax: Any) -> None:
-        good = self.losses <= np.median(self.losses)
-        for chosen, label, color in ((good, "loss below the median", "tab:blue"), (~good, "above", "tab:red")):
-            ax.scatter(*self.components[chosen].T, s=18, alpha=0.7, color=color, label=label)
-        share = ["", ""] if self.explained is None else [f" ({e:.0%} of variance)" for e in self.explained]
-        ax.set(xlabel=f"first principal component{share[0]}", ylabel=f"second{share[1]}")
-        ax.legend()
-
-
-class AlignmentDisplay(_Display):
+class AlignmentDisplay(Display):
     """Alignment of directions with a singular vector of the gradient, as an image with chance in the middle.
 
     Parameters
@@ -292,7 +82,7 @@ class AlignmentDisplay(_Display):
         ax.set(xlabel=self.column_label, ylabel="direction i")
 
 
-class GradientEnergyDisplay(_Display):
+class GradientEnergyDisplay(Display):
     """How much of the loss gradient lies in the span of the first q directions.
 
     Parameters
@@ -331,7 +121,7 @@ class GradientEnergyDisplay(_Display):
         ax.legend()
 
 
-class SensitivityDisplay(_Display):
+class SensitivityDisplay(Display):
     """Where along a sequence a network expands, and what it costs to perturb each step, over the sequence itself.
 
     Parameters
@@ -390,7 +180,7 @@ class SensitivityDisplay(_Display):
         ax.legend(lines, [line.get_label() for line in lines])
 
 
-class SensitivitySweepDisplay(_Display):
+class SensitivitySweepDisplay(Display):
     """What perturbing k steps changes: those of largest and smallest score, and random ones.
 
     Parameters
@@ -423,11 +213,3 @@ class SensitivitySweepDisplay(_Display):
 
 def _column(alignment: np.ndarray, singular: int) -> np.ndarray:
     return alignment[:, check_int(singular, "singular", low=0, high=alignment.shape[1] - 1)]
-
-
-def _local(result: LyapunovResult) -> np.ndarray:
-    if result.local is None:
-        raise ValueError(
-            "The 'result' parameter must be computed with return_local=True. Got one without local growth."
-        )
-    return result.local

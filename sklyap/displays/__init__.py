@@ -1,0 +1,24 @@
+"""Matplotlib displays: they hold computed arrays, `plot` only draws."""
+
+from __future__ import annotations
+
+from sklyap.displays.dynamics import ConvergenceDisplay, LocalExponentDisplay, SpectrumDisplay
+from sklyap.displays.gradients import (
+    AlignmentDisplay,
+    GradientEnergyDisplay,
+    SensitivityDisplay,
+    SensitivitySweepDisplay,
+)
+from sklyap.displays.prediction import LatentDisplay, LossPredictorsDisplay
+
+__all__ = [
+    "AlignmentDisplay",
+    "ConvergenceDisplay",
+    "GradientEnergyDisplay",
+    "LatentDisplay",
+    "LocalExponentDisplay",
+    "LossPredictorsDisplay",
+    "SensitivityDisplay",
+    "SensitivitySweepDisplay",
+    "SpectrumDisplay",
+]
