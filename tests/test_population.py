@@ -227,6 +227,15 @@ def test_backend_without_generators(population):
         assert_same(train(n_jobs=2), population)
 
 
+def test_harness_costs_little():
+    from benchmarks.population_overhead import needs, overhead, tasks
+
+    overhead(n_networks=1, max_epochs=1)
+    assert overhead(n_networks=3, hidden_size=16)["harness / training"] < 0.1  # under 0.05 in larger runs
+    task = next(tasks(small=True))
+    assert all(value > 0 for key, value in needs(task).items() if key != "task")
+
+
 # -- tasks --------------------------------------------------------------------------------------------
 
 
@@ -738,6 +747,8 @@ def test_groups(population):
     assert population.groups("max_epochs").tolist() == [2] * 6
     with pytest.raises(ValueError, match="Got 'colour'"):
         population.groups("colour")
+    with pytest.raises(ValueError, match="'name' parameter of groups"):
+        population.groups("score")  # an attribute, but no parameter
 
 
 @pytest.mark.parametrize(

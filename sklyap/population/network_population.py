@@ -90,10 +90,10 @@ class NetworkPopulation(Sequence):
         call = manifest["call"]
         estimator = _restore_estimator(call, storage) if estimator is None else clone(estimator)
         origin = Origin(manifest["name"], estimator)
-        records = []
+        records, name = [], identity(call)
         for index, params in enumerate(call["networks"]):
             try:
-                record = storage.read(identity(call), index)
+                record = storage.read(name, index)
             except FileNotFoundError:
                 continue
             except UntrustedFileError as error:
@@ -197,7 +197,7 @@ class NetworkPopulation(Sequence):
         key = _check_epoch(epoch, "losses")
         for record in self.records:
             measured = key in record.snapshots or (key != "last" and float(epoch).is_integer() and epoch >= 1)
-            if not measured or (key not in record.snapshots and epoch > record.estimator().max_epochs):
+            if not measured or (key not in record.snapshots and epoch > record.param("max_epochs")):
                 raise ValueError(
                     f"The 'epoch' parameter of losses must be a whole number of epochs of the training, or a snapshot: "
                     f"{', '.join(record.snapshots)}. Got {epoch!r} instead."
@@ -238,13 +238,13 @@ class NetworkPopulation(Sequence):
             if name == "population":
                 labels[i] = record.origin.name
                 continue
-            values = {**record.origin.estimator.get_params(deep=False), **record.params}
-            if name not in values:
+            try:
+                labels[i] = record.param(name)
+            except KeyError:
                 raise ValueError(
                     f"The 'name' parameter of groups must be 'population' or a parameter of the networks. "
                     f"Got {name!r} instead."
-                )
-            labels[i] = values[name]
+                ) from None
         return labels
 
     def to_frame(self) -> pd.DataFrame:

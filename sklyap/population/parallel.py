@@ -86,8 +86,9 @@ def _joblib_results(
         return
     # Such a backend (ray) returns when all is done: a few tasks per worker at a time, so that something is.
     size = 4 * effective_n_jobs(n_jobs)
-    for start in range(0, len(jobs), size):
-        yield from Parallel(n_jobs=n_jobs, batch_size=1)(jobs[start : start + size])
+    with Parallel(n_jobs=n_jobs, batch_size=1) as parallel:  # one pool for all
+        for start in range(0, len(jobs), size):
+            yield from parallel(jobs[start : start + size])
 
 
 def _dask_results(backend: Any, tasks: Sequence[Task], data: tuple[Any, ...]) -> Iterator[NetworkRecord]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,11 @@ class Origin:
 
     name: str
     estimator: BaseEstimator
+
+    @cached_property
+    def params(self) -> dict[str, Any]:
+        """The hyperparameters of the estimator."""
+        return self.estimator.get_params(deep=False)
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,11 @@ class NetworkRecord:
     snapshots: dict[str, Snapshot] = field(repr=False)
     reason: str | None = None
     origin: Origin | None = field(default=None, repr=False)
+
+    def param(self, name: str) -> Any:
+        """Return a hyperparameter of the network, also one that was not drawn."""
+        assert self.origin is not None
+        return self.params[name] if name in self.params else self.origin.params[name]
 
     def estimator(self) -> BaseEstimator:
         """Return the network's estimator, unfitted."""

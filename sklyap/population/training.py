@@ -132,7 +132,7 @@ def train_population(
     if storage is not None:
         if begun:
             _check_same_call(storage, begun["call"], call)
-        storage.open(identity(call), {"name": run.origin.name, "call": call}, anew=begun is None)
+        storage.open(run.call, {"name": run.origin.name, "call": call}, anew=begun is None)
         if begun:
             run.take_finished()
     return run.train(n_jobs, verbose)
@@ -145,9 +145,10 @@ class _Run:
         self.storage = storage
         self.data = plan.data
         self.origin = Origin(name, plan.estimator)
+        self.call = identity(call)
         directory = None if storage is None else str(storage.path.resolve())
         self.tasks = [
-            Task(plan.estimator, i, params, seed, plan.epochs, directory, identity(call))
+            Task(plan.estimator, i, params, seed, plan.epochs, directory, self.call)
             for i, (params, seed) in enumerate(zip(plan.params, plan.seeds, strict=True))
         ]
         self.records: dict[int, NetworkRecord] = {}
@@ -158,7 +159,7 @@ class _Run:
         assert self.storage is not None
         for task in self.tasks:
             try:
-                record = self.storage.read(task.call, task.index, verify=True)
+                record = self.storage.read(self.call, task.index, verify=True)
             except FileNotFoundError:
                 continue
             except UntrustedFileError as error:
@@ -195,7 +196,7 @@ class _Run:
         written = record.snapshots and all(s.path is not None for s in record.snapshots.values())
         if self.storage is None or written:
             return record
-        return self.storage.write(self.tasks[record.index].call, record)
+        return self.storage.write(self.call, record)
 
     def _add(self, record: NetworkRecord) -> None:
         self.records[record.index] = replace(record, origin=self.origin)

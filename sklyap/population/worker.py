@@ -102,5 +102,5 @@ def _train(task: Task, X: Any, y: Any, X_val: Any, y_val: Any) -> NetworkRecord:
 def _check_not_interrupted(estimator: BaseEstimator, callbacks: list[Any]) -> None:
     """Tell Ctrl-C at the end of an epoch, which skorch takes for an early stop, from a stop that was wished for."""
     may_stop = callbacks or any(name.startswith("callbacks") for name in estimator.net_params or {})
-    if len(estimator.history_) < estimator.max_epochs and not may_stop:
+    if len(estimator.history_) < estimator.net_.max_epochs and not may_stop:
         raise KeyboardInterrupt
