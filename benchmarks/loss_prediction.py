@@ -3,13 +3,15 @@
     python -m benchmarks.loss_prediction train digits --directory populations
     python -m benchmarks.loss_prediction table digits mnist text --directory populations
 
-Training is resumable and takes minutes per population on one core; MNIST and the text are read from
-``--data`` (see `sklyap.datasets` for what is downloaded otherwise).
+Training is resumable; MNIST and the text are read from ``--data`` (see `sklyap.datasets` for what is downloaded
+otherwise). The tables and figures are those of docs/prediction.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import loguniform
 
+from benchmarks import prediction_tables
 from sklyap.datasets import fetch_sequential_mnist, fetch_war_and_peace, load_sequential_digits
+from sklyap.exceptions import DegenerateSpectrumWarning
 from sklyap.networks import RNNClassifier
 from sklyap.population import NetworkPopulation, train_population
 
@@ -92,16 +96,42 @@ TASKS = {
 }
 
 
+def study(options: argparse.Namespace) -> list[prediction_tables.Study]:
+    """Return what is to be known about each population at each epoch."""
+    studies = []
+    # Networks that annihilate directions are common; their exponents are floored.
+    warnings.simplefilter("ignore", DegenerateSpectrumWarning)
+    for epoch in options.epochs:
+        for name in options.tasks:
+            start = time.perf_counter()
+            task, population = TASKS[name], NetworkPopulation.load(options.directory / name)
+            probes = task.load(options.data)[0][: task.n_probes]
+            memory = options.directory / "spectra"
+            done = prediction_tables.Study(name, population, probes, epoch, memory, options.n_jobs, options.small).run()
+            print(f"{name}, epoch {epoch}: {len(population)} networks, {time.perf_counter() - start:.0f} s")
+            print(done.table.to_string(float_format="{:.3f}".format))
+            studies.append(done)
+    return studies
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["train"])
+    parser.add_argument("command", choices=["train", "table"])
     parser.add_argument("tasks", nargs="+", choices=list(TASKS))
     parser.add_argument("--directory", type=Path, default=Path("populations"))
     parser.add_argument("--data", type=Path, help="folder with MNIST's IDX files and war_and_peace.txt")
-    parser.add_argument("--n-jobs", type=int, help="networks trained at once")
-    arguments = parser.parse_args()
-    for name in arguments.tasks:
-        print(TASKS[name].train(arguments.directory / name, arguments.data, arguments.n_jobs))
+    parser.add_argument("--n-jobs", type=int, help="networks trained, or models fitted, at once")
+    parser.add_argument("--epochs", type=int, nargs="+", default=prediction_tables.EPOCHS, help="of the tables")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent.parent / "docs", help="of the tables")
+    parser.add_argument("--small", action="store_true", help="tables that only show that everything runs")
+    options = parser.parse_args()
+    if options.command == "train":
+        for name in options.tasks:
+            print(TASKS[name].train(options.directory / name, options.data, options.n_jobs))
+        return
+    start = time.perf_counter()
+    studies = study(options)
+    print("written to", prediction_tables.write(studies, options.output, time.perf_counter() - start))
 
 
 if __name__ == "__main__":

@@ -27,11 +27,11 @@ from sklearn.preprocessing import StandardScaler
 
 from sklyap.autoencoder import SpectrumAutoencoder
 from sklyap.comparison import (
-    _rank_correlations,
     compare_loss_predictors,
     default_loss_predictors,
     score_predictions,
 )
+from sklyap.comparison.predictors import _rank_correlations
 from sklyap.datasets import load_sequential_digits
 from sklyap.exceptions import FailedNetworkWarning
 from sklyap.networks import RNNClassifier

@@ -210,17 +210,17 @@ class SpectrumAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Reg
             If a parameter is out of range, or a spectrum or loss is not one.
         """
         self._check_parameters()
-        X, y = validate_data(
+        checked, losses = validate_data(
             self, X, y, dtype=np.float64, ensure_all_finite=False, ensure_min_samples=2, y_numeric=True
         )
-        X = check_exponents(X, caller=type(self).__name__)
+        spectra = check_exponents(checked, caller=type(self).__name__)
         seed, device = seed_from(self.random_state), resolve_device(self.device)
-        y = y.astype(np.float64)
-        self._spectra = SpectrumScaler(self.input_transform, self.n_components).fit(X)
-        self._losses = LossScaler(self.target_transform).fit(y)
-        inputs, curves = self._spectra.inputs(X), self._spectra.curves(X)
-        learns = self._folds(len(X), np.random.default_rng(seed))
-        dataset = SpectrumDataset(inputs, curves, self._losses.targets(y), learns)
+        losses = losses.astype(np.float64)
+        self._spectra = SpectrumScaler(self.input_transform, self.n_components).fit(spectra)
+        self._losses = LossScaler(self.target_transform).fit(losses)
+        inputs, curves = self._spectra.inputs(spectra), self._spectra.curves(spectra)
+        learns = self._folds(len(spectra), np.random.default_rng(seed))
+        dataset = SpectrumDataset(inputs, curves, self._losses.targets(losses), learns)
         with isolated_rng(device, seed):
             self._train(dataset, device)
         self._set_axes(inputs)
@@ -251,14 +251,14 @@ class SpectrumAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Reg
         ndarray of shape (n_spectra, n_exponents), float64
         """
         check_is_fitted(self)
-        X = check_array(X, dtype=np.float64)
+        principal = check_array(X, dtype=np.float64)
         latent_dim = self._n_features_out
-        if X.shape[1] != latent_dim:
+        if principal.shape[1] != latent_dim:
             raise ValueError(
                 f"The 'X' parameter of inverse_transform must be codes of length {latent_dim}. "
-                f"Got shape {X.shape} instead."
+                f"Got shape {principal.shape} instead."
             )
-        codes = (X @ self._axes.T + self._origin).reshape(len(X), -1, latent_dim).transpose(1, 0, 2)
+        codes = (principal @ self._axes.T + self._origin).reshape(len(principal), -1, latent_dim).transpose(1, 0, 2)
         module = self._module()
         with torch.no_grad():
             curves = module.decoder(torch.as_tensor(codes, dtype=torch.float64)).mean(0)
@@ -287,8 +287,8 @@ class SpectrumAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Reg
 
     def _inputs(self, X: ArrayLike) -> Array:
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=np.float64, ensure_all_finite=False)
-        return self._spectra.inputs(check_exponents(X, caller=type(self).__name__))
+        checked = validate_data(self, X, reset=False, dtype=np.float64, ensure_all_finite=False)
+        return self._spectra.inputs(check_exponents(checked, caller=type(self).__name__))
 
     def _folds(self, n: int, rng: np.random.Generator) -> NDArray[np.bool_]:
         """Return which autoencoder learns from which row, (n, n_autoencoders)."""

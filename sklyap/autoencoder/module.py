@@ -64,7 +64,7 @@ class Autoencoders(nn.Module):
     ) -> None:
         super().__init__()
         hidden = list(hidden_layer_sizes)
-        options = {"activation": ACTIVATIONS[activation], "dropout": dropout, "linear": linear_path}
+        options: dict[str, Any] = {"activation": ACTIVATIONS[activation], "dropout": dropout, "linear": linear_path}
         self.n = n
         self.encoder = _Path(n, [n_inputs, *hidden, latent_dim], **options)
         self.decoder = _Path(n, [latent_dim, *hidden[::-1], n_outputs], **options)

@@ -64,18 +64,18 @@ class SpectrumDisplay(Display):
     def _draw(self, ax: Any) -> None:
         import matplotlib as mpl
 
-        palette = None
+        colors = None
         if self.color is not None:
-            palette = mpl.cm.ScalarMappable(
-                mpl.colors.Normalize(np.nanmin(self.color), np.nanmax(self.color)), "viridis"
-            )
+            norm = mpl.colors.Normalize(np.nanmin(self.color), np.nanmax(self.color))
+            palette = mpl.cm.ScalarMappable(norm, "viridis")
             ax.figure.colorbar(palette, ax=ax, label=self.color_label)
+            colors = palette.to_rgba(self.color)
         for i, spectrum in enumerate(self.spectra):
             index = np.linspace(0, 1, len(spectrum)) if len(spectrum) > 1 else np.zeros(1)
             shown = np.where(np.isfinite(spectrum), spectrum, np.nan)
             style: dict[str, Any] = {"linewidth": 1, "alpha": 0.8}
-            if palette is not None:
-                style["color"] = palette.to_rgba(self.color[i])
+            if colors is not None:
+                style["color"] = colors[i]
             (line,) = ax.plot(index, shown, marker="." if len(spectrum) < 5 else None, **style)
             if self.standard_error is not None:
                 width = 2 * self.standard_error[i]

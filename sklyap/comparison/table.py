@@ -9,101 +9,21 @@ from typing import Any
 import joblib
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
-from sklearn.compose import make_column_selector, make_column_transformer
-from sklearn.dummy import DummyRegressor
-from sklearn.ensemble import ExtraTreesRegressor
-from sklearn.feature_selection import SelectKBest
-from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LinearRegression, RidgeCV
 from sklearn.model_selection import GroupKFold, KFold, LeaveOneGroupOut, check_cv
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import OneHotEncoder, SplineTransformer, StandardScaler
-from sklearn.utils import check_random_state
 from torch import nn
 
-from sklyap.autoencoder import SpectrumAutoencoder
+from sklyap.comparison.predictors import check_predictors, default_loss_predictors
+from sklyap.comparison.scores import score_predictions
 from sklyap.exceptions import FailedNetworkWarning
 from sklyap.population import NetworkPopulation
 from sklyap.spectrum import LyapunovSpectrumTransformer
-from sklyap.statistics import SpectrumStatistics
 from sklyap.validation import check_choice, check_int, check_real, seed_from
 
-__all__ = ["FEATURES", "compare_loss_predictors", "default_loss_predictors", "score_predictions"]
-
-FEATURES = ("spectrum", "loss_so_far", "hyperparameters", "n_parameters")
-"""What a predictor may look at, see :func:`compare_loss_predictors`."""
+__all__ = ["compare_loss_predictors"]
 
 Splits = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
-
-
-def _rank_correlations(X: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return abs(Spearman's ρ) of every column with y, 0 for a constant column."""
-    ranks = rankdata(np.column_stack([X, y]), axis=0)
-    ranks = ranks - ranks.mean(axis=0)
-    norms = np.sqrt((ranks**2).sum(axis=0))
-    products: NDArray[np.float64] = np.abs(ranks[:, :-1].T @ ranks[:, -1])
-    return np.divide(products, norms[:-1] * norms[-1], out=np.zeros(X.shape[1]), where=norms[:-1] * norms[-1] > 0)
-
-
-def _trees(seed: int) -> ExtraTreesRegressor:
-    return ExtraTreesRegressor(300, min_samples_leaf=2, random_state=seed)
-
-
-def _any_columns(estimator: BaseEstimator) -> Pipeline:
-    """Return `estimator` behind one that takes words, numbers and gaps, such as hyperparameters are."""
-    words = make_pipeline(
-        SimpleImputer(strategy="constant", fill_value="none", missing_values=None),
-        OneHotEncoder(handle_unknown="ignore", sparse_output=False),
-    )
-    columns = make_column_transformer(
-        (words, make_column_selector(dtype_exclude="number")),
-        (SimpleImputer(strategy="median", keep_empty_features=True), make_column_selector(dtype_include="number")),
-    )
-    return make_pipeline(columns, estimator)
-
-
-def default_loss_predictors(random_state: Any = None) -> dict[str, tuple[str | tuple[str, ...], BaseEstimator]]:
-    """Return the rows of the honest table: for each name what is looked at, and the estimator.
-
-    Parameters
-    ----------
-    random_state : int, RandomState instance or None, default=None
-
-    Returns
-    -------
-    dict of str to (features, estimator)
-        To extend or shorten, and to pass to :func:`compare_loss_predictors`.
-
-    Examples
-    --------
-    >>> from sklyap.comparison import default_loss_predictors
-    >>> list(default_loss_predictors())[:3]
-    ['constant', 'parameter count', 'hyperparameters']
-    """
-    seed = seed_from(random_state)
-    statistics, trees = SpectrumStatistics(), _trees(seed)
-    best_one = make_pipeline(statistics, SelectKBest(_rank_correlations, k=1))
-    curve = make_pipeline(SplineTransformer(5, extrapolation="linear"), RidgeCV(np.logspace(-4, 2, 13)))
-    return {
-        "constant": ("n_parameters", DummyRegressor()),
-        "parameter count": ("n_parameters", clone(curve)),
-        "hyperparameters": ("hyperparameters", _any_columns(trees)),
-        "loss so far": ("loss_so_far", clone(curve)),
-        "best statistic": ("spectrum", make_pipeline(*best_one, *clone(curve))),
-        "statistics, linear": ("spectrum", make_pipeline(statistics, StandardScaler(), LinearRegression())),
-        "statistics, ridge": (
-            "spectrum",
-            make_pipeline(statistics, StandardScaler(), RidgeCV(np.logspace(-2, 4, 13))),
-        ),
-        "spectrum, ridge": ("spectrum", make_pipeline(StandardScaler(), RidgeCV())),
-        "spectrum, extra-trees": ("spectrum", trees),
-        "AeLLE": ("spectrum", SpectrumAutoencoder(random_state=seed)),
-        "spectrum + loss so far": (("spectrum", "loss_so_far"), trees),
-        "spectrum + hyperparameters": (("spectrum", "hyperparameters"), _any_columns(trees)),
-    }
 
 
 def compare_loss_predictors(
@@ -207,7 +127,7 @@ def compare_loss_predictors(
     check_int(n_bootstrap, "n_bootstrap", low=2, caller=caller)
     check_real(confidence, "confidence", low=0.0, high=1.0, caller=caller)
     seed = seed_from(random_state)
-    chosen = _checked_predictors(default_loss_predictors(seed) if predictors is None else predictors)
+    chosen = check_predictors(default_loss_predictors(seed) if predictors is None else predictors)
     losses = np.asarray(population.best_losses, dtype=np.float64)
     if target == "log" and (losses <= 0).any():
         raise ValueError(
@@ -245,124 +165,6 @@ def compare_loss_predictors(
         random_state=seed,
     )
     return (table, predictions[usable]) if return_predictions else table
-
-
-def score_predictions(
-    predictions: pd.DataFrame,
-    *,
-    reference: str | None = None,
-    groups: ArrayLike | None = None,
-    n_bootstrap: int = 1000,
-    confidence: float = 0.95,
-    random_state: Any = None,
-) -> pd.DataFrame:
-    """Score out-of-fold predictions, with bootstrap intervals over networks.
-
-    Parameters
-    ----------
-    predictions : DataFrame of shape (n_networks, 1 + n_predictors)
-        Column ``target`` and a column for each predictor.
-    reference : str, optional
-        The predictor that the others' gain is measured against.
-    groups : array-like of shape (n_networks,), optional
-        Families for ``spearman_within``.
-    n_bootstrap : int, default=1000
-    confidence : float, default=0.95
-    random_state : int, RandomState instance or None, default=None
-
-    Returns
-    -------
-    DataFrame, one row per predictor
-        ``r2`` and ``spearman``, for each the bootstrap standard error ``_se`` and the percentile interval ``_low``
-        and ``_high``; with `reference` also ``r2_gain`` and ``spearman_gain`` over it, from the same resamples.
-        The rank correlation of a constant is 0. Means of training folds are no constant: they are low where the
-        losses that were left out are high, so that ``constant`` scores a little below 0.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> from sklyap.comparison import score_predictions
-    >>> predictions = pd.DataFrame({"target": [1.0, 2.0, 3.0, 4.0], "a": [1.0, 2.0, 3.0, 4.0], "b": [2.5] * 4})
-    >>> table = score_predictions(predictions, random_state=0)
-    >>> table["r2"].tolist(), table["spearman"].tolist()
-    ([1.0, 0.0], [1.0, 0.0])
-    """
-    y, guesses = predictions["target"].to_numpy(), predictions.drop(columns="target")
-    names, P = list(guesses), guesses.to_numpy()
-    if reference is not None:
-        check_choice(reference, "reference", names, caller="score_predictions")
-    rng = check_random_state(random_state)
-    scores = {"r2": _r2(y, P), "spearman": _spearman(y, P)}
-    resampled: dict[str, list[NDArray[np.float64]]] = {"r2": [], "spearman": []}
-    for _ in range(n_bootstrap):
-        rows = rng.randint(len(y), size=len(y))
-        if np.ptp(y[rows]) > 0:
-            resampled["r2"].append(_r2(y[rows], P[rows]))
-            resampled["spearman"].append(_spearman(y[rows], P[rows]))
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    columns: dict[str, NDArray[np.float64]] = {}
-    for measure, score in scores.items():
-        columns |= _with_spread(measure, score, np.array(resampled[measure]), tails)
-    if groups is not None:
-        columns["spearman_within"] = _spearman_within(y, P, np.asarray(groups))
-    if reference is not None:
-        at = names.index(reference)
-        for measure, score in scores.items():
-            draws = np.array(resampled[measure])
-            columns |= _with_spread(f"{measure}_gain", score - score[at], draws - draws[:, [at]], tails)
-    return pd.DataFrame(columns, index=pd.Index(names, name="predictor"))
-
-
-def _with_spread(
-    name: str, score: NDArray[np.float64], draws: NDArray[np.float64], tails: list[float]
-) -> dict[str, NDArray[np.float64]]:
-    low, high = np.quantile(draws, tails, axis=0)
-    return {name: score, f"{name}_se": draws.std(axis=0), f"{name}_low": low, f"{name}_high": high}
-
-
-def _r2(y: NDArray[np.float64], P: NDArray[np.float64]) -> NDArray[np.float64]:
-    residual = ((y[:, None] - P) ** 2).sum(axis=0)
-    score: NDArray[np.float64] = 1 - residual / ((y - y.mean()) ** 2).sum()
-    return score
-
-
-def _spearman(y: NDArray[np.float64], P: NDArray[np.float64]) -> NDArray[np.float64]:
-    ranks = rankdata(np.column_stack([y, P]), axis=0)
-    ranks = ranks - ranks.mean(axis=0)
-    norms = np.sqrt((ranks**2).sum(axis=0))
-    products = ranks[:, 0] @ ranks[:, 1:]
-    scale = norms[0] * norms[1:]
-    return np.divide(products, scale, out=np.zeros(P.shape[1]), where=scale > 0)
-
-
-def _spearman_within(y: NDArray[np.float64], P: NDArray[np.float64], groups: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the mean rank correlation inside families of at least three networks."""
-    _, family = np.unique(groups.astype(str), return_inverse=True)
-    inside = [family == f for f in range(family.max() + 1)]
-    return np.mean([_spearman(y[rows], P[rows]) for rows in inside if rows.sum() > 2], axis=0)
-
-
-def _checked_predictors(predictors: Mapping[str, Any]) -> dict[str, tuple[tuple[str, ...], BaseEstimator]]:
-    if not isinstance(predictors, Mapping) or not predictors:
-        raise TypeError(
-            "The 'predictors' parameter of compare_loss_predictors must be a non-empty dict of names to "
-            f"estimators, or to pairs (features, estimator). Got {predictors!r} instead."
-        )
-    checked = {}
-    for name, entry in predictors.items():
-        if name == "target":
-            raise ValueError("The 'predictors' parameter of compare_loss_predictors must not hold the name 'target'.")
-        features, estimator = entry if isinstance(entry, tuple) else ("spectrum", entry)
-        features = (features,) if isinstance(features, str) else tuple(features)
-        for feature in features:
-            check_choice(feature, f"predictors[{name!r}]", FEATURES, caller="compare_loss_predictors")
-        if not (hasattr(estimator, "fit") and hasattr(estimator, "predict")):
-            raise TypeError(
-                f"The 'predictors' parameter of compare_loss_predictors must hold regressors. Got {estimator!r} "
-                f"as {name!r}."
-            )
-        checked[str(name)] = (features, estimator)
-    return checked
 
 
 def _identities(population: NetworkPopulation) -> NDArray[np.intp]:

@@ -1,0 +1,119 @@
+"""The rows of the honest table: what is looked at, and by which estimator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+from sklearn.base import BaseEstimator, clone
+from sklearn.compose import make_column_selector, make_column_transformer
+from sklearn.dummy import DummyRegressor
+from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.feature_selection import SelectKBest
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LinearRegression, RidgeCV
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import OneHotEncoder, SplineTransformer, StandardScaler
+
+from sklyap.autoencoder import SpectrumAutoencoder
+from sklyap.statistics import SpectrumStatistics
+from sklyap.validation import check_choice, seed_from
+
+__all__ = ["FEATURES", "check_predictors", "default_loss_predictors"]
+
+FEATURES = ("spectrum", "loss_so_far", "hyperparameters", "n_parameters")
+"""What a predictor may look at, see :func:`~sklyap.compare_loss_predictors`."""
+
+
+def default_loss_predictors(random_state: Any = None) -> dict[str, tuple[str | tuple[str, ...], BaseEstimator]]:
+    """Return the rows of the honest table: for each name what is looked at, and the estimator.
+
+    Parameters
+    ----------
+    random_state : int, RandomState instance or None, default=None
+
+    Returns
+    -------
+    dict of str to (features, estimator)
+        To extend or shorten, and to pass to :func:`~sklyap.compare_loss_predictors`.
+
+    Examples
+    --------
+    >>> from sklyap.comparison import default_loss_predictors
+    >>> list(default_loss_predictors())[:3]
+    ['constant', 'parameter count', 'hyperparameters']
+    """
+    seed = seed_from(random_state)
+    statistics, trees = SpectrumStatistics(), _trees(seed)
+    best_one = make_pipeline(statistics, SelectKBest(_rank_correlations, k=1))
+    curve = make_pipeline(SplineTransformer(5, extrapolation="linear"), RidgeCV(np.logspace(-4, 2, 13)))
+    return {
+        "constant": ("n_parameters", DummyRegressor()),
+        "parameter count": ("n_parameters", clone(curve)),
+        "hyperparameters": ("hyperparameters", _any_columns(trees)),
+        "loss so far": ("loss_so_far", clone(curve)),
+        "best statistic": ("spectrum", make_pipeline(*best_one, *clone(curve))),
+        "statistics, linear": ("spectrum", make_pipeline(statistics, StandardScaler(), LinearRegression())),
+        "statistics, ridge": (
+            "spectrum",
+            make_pipeline(statistics, StandardScaler(), RidgeCV(np.logspace(-2, 4, 13))),
+        ),
+        "spectrum, ridge": ("spectrum", make_pipeline(StandardScaler(), RidgeCV())),
+        "spectrum, extra-trees": ("spectrum", trees),
+        "AeLLE": ("spectrum", SpectrumAutoencoder(random_state=seed)),
+        "spectrum + loss so far": (("spectrum", "loss_so_far"), trees),
+        "spectrum + hyperparameters": (("spectrum", "hyperparameters"), _any_columns(trees)),
+    }
+
+
+def check_predictors(predictors: Mapping[str, Any]) -> dict[str, tuple[tuple[str, ...], BaseEstimator]]:
+    """Return name -> (features, estimator), or say what is wrong."""
+    if not isinstance(predictors, Mapping) or not predictors:
+        raise TypeError(
+            "The 'predictors' parameter of compare_loss_predictors must be a non-empty dict of names to "
+            f"estimators, or to pairs (features, estimator). Got {predictors!r} instead."
+        )
+    checked = {}
+    for name, entry in predictors.items():
+        if name == "target":
+            raise ValueError("The 'predictors' parameter of compare_loss_predictors must not hold the name 'target'.")
+        features, estimator = entry if isinstance(entry, tuple) else ("spectrum", entry)
+        features = (features,) if isinstance(features, str) else tuple(features)
+        for feature in features:
+            check_choice(feature, f"predictors[{name!r}]", FEATURES, caller="compare_loss_predictors")
+        if not (hasattr(estimator, "fit") and hasattr(estimator, "predict")):
+            raise TypeError(
+                f"The 'predictors' parameter of compare_loss_predictors must hold regressors. Got {estimator!r} "
+                f"as {name!r}."
+            )
+        checked[str(name)] = (features, estimator)
+    return checked
+
+
+def _rank_correlations(X: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return abs(Spearman's ρ) of every column with y, 0 for a constant column."""
+    ranks = rankdata(np.column_stack([X, y]), axis=0)
+    ranks = ranks - ranks.mean(axis=0)
+    norms = np.sqrt((ranks**2).sum(axis=0))
+    products: NDArray[np.float64] = np.abs(ranks[:, :-1].T @ ranks[:, -1])
+    return np.divide(products, norms[:-1] * norms[-1], out=np.zeros(X.shape[1]), where=norms[:-1] * norms[-1] > 0)
+
+
+def _trees(seed: int) -> ExtraTreesRegressor:
+    return ExtraTreesRegressor(300, min_samples_leaf=2, random_state=seed)
+
+
+def _any_columns(estimator: BaseEstimator) -> Pipeline:
+    """Return `estimator` behind one that takes words, numbers and gaps, such as hyperparameters are."""
+    words = make_pipeline(
+        SimpleImputer(strategy="constant", fill_value="none", missing_values=None),
+        OneHotEncoder(handle_unknown="ignore", sparse_output=False),
+    )
+    columns = make_column_transformer(
+        (words, make_column_selector(dtype_exclude="number")),
+        (SimpleImputer(strategy="median", keep_empty_features=True), make_column_selector(dtype_include="number")),
+    )
+    return make_pipeline(columns, estimator)

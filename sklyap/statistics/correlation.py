@@ -1,0 +1,135 @@
+"""How each statistic of a spectrum goes with the loss."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import false_discovery_control, pearsonr, rankdata, spearmanr
+from sklearn.utils import check_array, check_consistent_length, check_random_state
+from sklearn.utils.validation import column_or_1d
+
+from sklyap.exceptions import SklyapWarning
+from sklyap.statistics.functions import Statistic
+from sklyap.statistics.transformer import evaluate, resolve
+from sklyap.validation import check_choice, check_exponents, check_int, check_real
+
+__all__ = ["spectrum_loss_correlation"]
+
+
+def spectrum_loss_correlation(
+    spectra: ArrayLike,
+    losses: ArrayLike,
+    *,
+    statistics: str | Statistic | Sequence[str | Statistic] = "all",
+    method: str = "spearman",
+    zero_tolerance: float = 0.01,
+    n_bootstrap: int = 1000,
+    confidence: float = 0.95,
+    random_state: Any = None,
+) -> pd.DataFrame:
+    """Correlate each statistic of the spectra with the loss.
+
+    Parameters
+    ----------
+    spectra : array-like of shape (n_networks, n_exponents)
+    losses : array-like of shape (n_networks,)
+    statistics, zero_tolerance
+        As in :class:`SpectrumStatistics`.
+    method : {"spearman", "pearson"}, default="spearman"
+        Rank or linear correlation; the rank correlation does not care whether the loss or its logarithm is
+        given.
+    n_bootstrap : int, default=1000
+        Resamples of networks for the interval.
+    confidence : float, default=0.95
+        Level of the interval.
+    random_state : int, RandomState instance or None, default=None
+
+    Returns
+    -------
+    DataFrame, one row per statistic, sorted by decreasing abs(r)
+        ``r``, the percentile bootstrap interval ``low`` and ``high``, the two-sided ``p`` of no correlation,
+        and ``p_corrected``, which holds the false discovery rate over the rows (Benjamini-Hochberg).
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ, fewer than three networks are given, or a loss is not finite.
+
+    Warns
+    -----
+    SklyapWarning
+        For statistics that are the same for every network; their row is NaN.
+
+    References
+    ----------
+    Benjamini, Y. and Hochberg, Y. (1995). *Controlling the false discovery rate.* J. R. Stat. Soc. B 57,
+    289-300.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> spectra = -np.sort(rng.exponential(size=(50, 8)), axis=1)
+    >>> losses = spectra.mean(axis=1)
+    >>> table = spectrum_loss_correlation(spectra, losses, statistics=["mean", "max"], random_state=0)
+    >>> float(table.loc["mean", "r"])
+    1.0
+    """
+    caller = "spectrum_loss_correlation"
+    check_choice(method, "method", ["spearman", "pearson"], caller=caller)
+    check_int(n_bootstrap, "n_bootstrap", low=1, caller=caller)
+    check_real(confidence, "confidence", low=0.0, high=1.0, caller=caller)
+    chosen = resolve(statistics, check_real(zero_tolerance, "zero_tolerance", low=0, caller=caller), caller)
+    checked = check_exponents(
+        check_array(spectra, dtype=np.float64, ensure_all_finite=False, ensure_min_samples=3, input_name="spectra"),
+        "spectra",
+        caller=caller,
+    )
+    y = column_or_1d(check_array(losses, dtype=np.float64, ensure_2d=False, input_name="losses"))
+    check_consistent_length(checked, y)
+
+    table = evaluate(chosen, checked)
+    varies = np.ptp(table, axis=0) > 0
+    if not varies.all():
+        constant = [name for name, varied in zip(chosen, varies, strict=True) if not varied]
+        warnings.warn(
+            f"No correlation is defined for statistics that are the same for every network: {', '.join(constant)}.",
+            SklyapWarning,
+            stacklevel=2,
+        )
+    result = pd.DataFrame(
+        np.nan, index=pd.Index(chosen, name="statistic"), columns=["r", "low", "high", "p", "p_corrected"]
+    )
+    test = spearmanr if method == "spearman" else pearsonr
+    for name, column in zip(result.index[varies], table.T[varies], strict=True):
+        found = test(column, y)
+        result.loc[name, ["r", "p"]] = float(found.statistic), float(found.pvalue)
+    if varies.any():
+        resampled = _bootstrap_correlations(table[:, varies], y, method, n_bootstrap, random_state)
+        tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+        result.loc[varies, ["low", "high"]] = np.nanquantile(resampled, tails, axis=0).T
+        result.loc[varies, "p_corrected"] = false_discovery_control(result.loc[varies, "p"])
+    return result.sort_values("r", key=np.abs, ascending=False, kind="stable")
+
+
+def _bootstrap_correlations(
+    table: NDArray[np.float64], losses: NDArray[np.float64], method: str, n_bootstrap: int, random_state: Any
+) -> NDArray[np.float64]:
+    """Return correlations (n_bootstrap, n_statistics) over resamples; NaN where one is constant."""
+    rng = check_random_state(random_state)
+    correlations = np.empty((n_bootstrap, table.shape[1]))
+    for draw in range(n_bootstrap):
+        rows = rng.randint(len(losses), size=len(losses))
+        sample = np.column_stack([table[rows], losses[rows]])
+        if method == "spearman":
+            sample = rankdata(sample, axis=0)
+        sample = sample - sample.mean(axis=0)
+        norms = np.sqrt(np.sum(sample**2, axis=0))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            correlations[draw] = (sample[:, -1] @ sample[:, :-1]) / (norms[:-1] * norms[-1])
+    return correlations
