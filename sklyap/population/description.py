@@ -16,7 +16,8 @@ from sklyap.cells import RecurrentCell
 __all__ = ["Unknown", "describe", "differences", "fingerprint", "identity", "recall"]
 
 _CLASS, _OBJECT = "__class__", "__object__"
-_MAX_DEPTH = 6
+_MAX_DEPTH = 6  # of objects that are described
+_MAX_NESTING = 50  # of what is recalled; more is not from here, and would exhaust the stack
 
 
 @dataclass(frozen=True)
@@ -51,22 +52,24 @@ def describe(value: Any, depth: int = 0) -> Any:
     return {_OBJECT: _qualified(type(value)), **{str(k): describe(v, depth + 1) for k, v in state.items()}}
 
 
-def recall(description: Any) -> Any:
+def recall(description: Any, depth: int = 0) -> Any:
     """Return the value that `describe` described, or an `Unknown` instance.
 
     A class is looked up by name among the cells and optimizers that this process has loaded already;
     nothing is imported on the word of a file.
     """
+    if depth > _MAX_NESTING:
+        return Unknown("nested too deeply", is_class=False)
     if isinstance(description, Mapping):
         if _OBJECT in description:
             return Unknown(str(description[_OBJECT]), is_class=False)
         if _CLASS in description:
             name = str(description[_CLASS])
             return _loaded_classes().get(name, Unknown(name, is_class=True))
-        values = {key: recall(item) for key, item in description.items()}
+        values = {key: recall(item, depth + 1) for key, item in description.items()}
         return next((v for v in values.values() if isinstance(v, Unknown)), values)
     if isinstance(description, list):
-        items = [recall(item) for item in description]
+        items = [recall(item, depth + 1) for item in description]
         return next((v for v in items if isinstance(v, Unknown)), items)
     return description
 

@@ -93,7 +93,7 @@ class NetworkPopulation(Sequence):
         records, name = [], identity(call)
         for index, params in enumerate(call["networks"]):
             try:
-                record = storage.read(name, index)
+                record = replace(storage.read(name, index), params=params)
             except FileNotFoundError:
                 continue
             except UntrustedFileError as error:
@@ -132,20 +132,17 @@ class NetworkPopulation(Sequence):
         condition : callable, optional
             Takes a :class:`NetworkRecord` (``params``, ``best_loss``, ``loss(epoch)``, ...), returns a bool.
         **params
-            Hyperparameters that must have this value, or one of these values if it is a list.
+            Hyperparameters that must have this value, or one of these values if it is a list; ``population``
+            is the name of the population, as in :meth:`groups`.
 
         Examples
         --------
         ``population.filter(lambda record: record.best_loss < 1, cell=["lstm", "gru"])``
         """
-        table = self.params
-        unknown = [name for name in params if name not in table]
-        if unknown:
-            raise ValueError(f"filter takes hyperparameters of the population, {list(table)}. Got {unknown[0]!r}.")
         chosen = np.ones(len(self), dtype=bool)
         for name, wanted in params.items():
             wanted = wanted if isinstance(wanted, list) else [wanted]
-            chosen &= np.array([value in wanted for value in table[name]], dtype=bool)
+            chosen &= np.array([value in wanted for value in self.groups(name)], dtype=bool)
         if condition is not None:
             chosen &= np.array([bool(condition(record)) for record in self.records], dtype=bool)
         return NetworkPopulation(take(self.records, chosen))
@@ -242,7 +239,7 @@ class NetworkPopulation(Sequence):
                 labels[i] = record.param(name)
             except KeyError:
                 raise ValueError(
-                    f"The 'name' parameter of groups must be 'population' or a parameter of the networks. "
+                    f"Networks are grouped and filtered by 'population' or one of their parameters. "
                     f"Got {name!r} instead."
                 ) from None
         return labels
@@ -307,7 +304,7 @@ def _check_epoch(epoch: Any, caller: str) -> str:
 def _restore_estimator(call: dict[str, Any], storage: PopulationDirectory) -> BaseEstimator:
     description = call["estimator"].get("class")
     name = description.get("__class__") if isinstance(description, dict) else None
-    if name not in _ESTIMATORS:
+    if not isinstance(name, str) or name not in _ESTIMATORS:
         raise ValueError(
             f"The networks in {storage.path} are of the class {name}, which is not loaded on the word of a file. "
             "Pass `estimator`, an instance of it."

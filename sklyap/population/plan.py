@@ -15,6 +15,7 @@ from sklearn.utils import check_array
 from torch import Tensor
 
 from sklyap.population.description import describe, fingerprint
+from sklyap.population.records import copies
 from sklyap.validation import check_int, check_real, seed_from
 
 __all__ = ["CALLER", "Plan", "make_plan"]
@@ -150,6 +151,8 @@ def _check_data(X: Any, y: Any, names: tuple[str, str]) -> tuple[np.ndarray, np.
     arrays = []
     for value, name in zip((X, y), names, strict=True):
         value = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+        if value is None:
+            raise TypeError(f"The {name!r} parameter of {CALLER} must be an array. Got None instead.")
         arrays.append(check_array(value, dtype=None, ensure_2d=False, allow_nd=True, input_name=name))
     if len(arrays[0]) != len(arrays[1]):
         raise ValueError(
@@ -192,7 +195,7 @@ def _draw(estimator: BaseEstimator, distributions: Any, n_networks: int | None, 
     rest = check_int(n_networks, "n_networks", low=1, caller=CALLER) - len(drawn)
     if rest:
         drawn += ParameterSampler(grids, rest, random_state=seed)
-    return [{k: v.item() if isinstance(v, np.generic) else v for k, v in own.items()} for own in drawn]
+    return [copies({k: v.item() if isinstance(v, np.generic) else v for k, v in own.items()}) for own in drawn]
 
 
 def _check_grids(estimator: BaseEstimator, distributions: Any) -> list[dict[str, Any]]:
@@ -208,6 +211,8 @@ def _check_grids(estimator: BaseEstimator, distributions: Any) -> list[dict[str,
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
+            if "__" in str(name):
+                hint = f" Options of the skorch net and its optimizer go together: 'net_params': [{{{name!r}: ...}}]."
             raise ValueError(
                 f"The 'param_distributions' parameter of {CALLER} must name parameters of "
                 f"{type(estimator).__name__}. Got {name!r} instead.{hint}"

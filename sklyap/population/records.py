@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from sklyap import storage
 from sklyap.exceptions import UntrustedFileError
 from sklyap.population.description import describe, recall
 
-__all__ = ["NetworkRecord", "Origin", "PopulationDirectory", "Snapshot", "epoch_key"]
+__all__ = ["NetworkRecord", "Origin", "PopulationDirectory", "Snapshot", "copies", "epoch_key"]
 
 State = tuple[dict[str, Tensor], dict[str, Any]]
 _FORMAT = 1
@@ -31,6 +34,11 @@ _RECORD = {
     "history": dict,
     "snapshots": dict,
 }
+_MANIFEST = {
+    "format": int,
+    "name": str,
+    "call": {"random_state": int, "estimator": {"class": dict, "params": dict}, "networks": list},
+}
 _SNAPSHOT = {
     "epoch": float,
     "train_loss": _OPTIONAL_FLOAT,
@@ -43,6 +51,11 @@ _SNAPSHOT = {
 def epoch_key(epoch: Any) -> str:
     """Return the name of a snapshot: ``"last"``, or the epoch as short as it can be written."""
     return epoch if isinstance(epoch, str) else f"{float(epoch):.10g}"
+
+
+def copies(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return hyperparameters of which networks share nothing: a callback keeps what it saw in training."""
+    return {name: clone(value, safe=False) for name, value in params.items()}
 
 
 @dataclass(frozen=True)
@@ -133,7 +146,7 @@ class NetworkRecord:
     def estimator(self) -> BaseEstimator:
         """Return the network's estimator, unfitted."""
         assert self.origin is not None
-        return clone(self.origin.estimator).set_params(**self.params, random_state=self.seed)
+        return clone(self.origin.estimator).set_params(**copies(self.params), random_state=self.seed)
 
     def network(self, epoch: Any = "last") -> BaseEstimator:
         """Return the network as it was at `epoch`: a fitted estimator with its own copy of the weights."""
@@ -144,7 +157,7 @@ class NetworkRecord:
             rows = zip(attributes["history"], self.history.get("dur", ()), strict=False)
             history = [{**row, "dur": float(seconds)} for row, seconds in rows]
             network = self.estimator().restore_state(tensors, {**attributes, "history": history})
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             if snapshot.path is None:
                 raise
             raise UntrustedFileError(f"{snapshot.path} does not hold the network of its record: {error}") from error
@@ -184,6 +197,8 @@ class PopulationDirectory:
     """
 
     def __init__(self, path: str | Path) -> None:
+        if not isinstance(path, str | PathLike):
+            raise TypeError(f"The 'directory' parameter must be a path. Got {path!r} instead.")
         self.path = Path(path)
         self.networks = self.path / "networks"
         self.manifest = self.path / "population.json"
@@ -203,12 +218,14 @@ class PopulationDirectory:
 
     def read_manifest(self) -> dict[str, Any]:
         """Return the description of the population's call."""
-        schema = {"format": int, "name": str, "call": {"estimator": {"params": dict}, "networks": list}}
-        manifest = storage.read_json(self.manifest, schema)
+        manifest = storage.read_json(self.manifest, {"format": int})
         if manifest["format"] != _FORMAT:
             raise UntrustedFileError(
                 f"{self.manifest} has format {manifest['format']}; this version of sklyap reads format {_FORMAT}."
             )
+        storage.check_schema(manifest, _MANIFEST, self.manifest, "the file")
+        for params in manifest["call"]["networks"]:
+            storage.check_schema(params, dict, self.manifest, "'networks'")
         return manifest
 
     def belongs_to(self, call: str) -> bool:
@@ -242,7 +259,7 @@ class PopulationDirectory:
             "history": {name: column.tolist() for name, column in record.history.items()},
             "snapshots": {key: _describe_snapshot(snapshot) for key, snapshot in snapshots.items()},
         }
-        storage.write_json(self._record_path(record.index), content)
+        storage.write_json(self._record_path(record.index), {**content, "sha256": _seal(content)})
         return replace(record, snapshots=snapshots)
 
     def read(self, call: str, index: int, *, verify: bool = False) -> NetworkRecord:
@@ -258,9 +275,15 @@ class PopulationDirectory:
         """
         path = self._record_path(index)
         content = storage.read_json(path, _RECORD, directory=self.networks)
+        seal = content.pop("sha256", None)
         if content["call"] != call or content["index"] != index:
             raise UntrustedFileError(f"{path} is the record of another network or population.")
         snapshots = {key: self._snapshot(path, key, item) for key, item in content["snapshots"].items()}
+        if content["reason"] is None and "last" not in snapshots:
+            raise UntrustedFileError(f"{path} has no snapshot of the end of training.")
+        history = _columns(content["history"], path)
+        if seal is not None and seal != _seal(content):
+            raise UntrustedFileError(f"{path} was changed: its content does not have the SHA-256 that it names.")
         if verify:
             for snapshot in snapshots.values():
                 _verify(snapshot)
@@ -269,7 +292,7 @@ class PopulationDirectory:
             params=recall(content["params"]),
             seed=content["seed"],
             duration=content["duration"],
-            history=_columns(content["history"], path),
+            history=history,
             snapshots=snapshots,
             reason=content["reason"],
         )
@@ -279,10 +302,17 @@ class PopulationDirectory:
 
     def _snapshot(self, record: Path, key: str, item: Any) -> Snapshot:
         storage.check_schema(item, _SNAPSHOT, record, f"snapshot {key!r}")
-        if Path(item["file"]).name != item["file"]:
-            raise UntrustedFileError(f"{record} names a file outside its directory: {item['file']!r}.")
+        if not re.fullmatch(rf"{record.stem}-epoch-[\w.+-]{{1,40}}\.safetensors", item["file"]):
+            raise UntrustedFileError(
+                f"{record} names a file outside its directory, or of another network: {item['file']!r:.80}."
+            )
         losses = {name: item[name] for name in ("epoch", "train_loss", "valid_loss")}
         return Snapshot(**losses, path=self.networks / item["file"], checksum=item["sha256"])
+
+
+def _seal(content: dict[str, Any]) -> str:
+    """Return the checksum of a record, which tells a digit that the disk has changed from a loss."""
+    return storage.sha256(json.dumps(content, sort_keys=True).encode())
 
 
 def _describe_snapshot(snapshot: Snapshot) -> dict[str, Any]:
@@ -308,7 +338,10 @@ def _columns(history: dict[str, Any], path: Path) -> dict[str, np.ndarray]:
     for name, values in history.items():
         if not isinstance(values, list) or not all(isinstance(v, int | float) for v in values):
             raise UntrustedFileError(f"{path} must hold a list of numbers in {name!r} of its history.")
-        columns[name] = np.array(values, dtype=np.float64)
+        try:
+            columns[name] = np.array(values, dtype=np.float64)
+        except OverflowError as error:
+            raise UntrustedFileError(f"{path} has a number in {name!r} of its history that no float holds.") from error
     if len({len(column) for column in columns.values()}) > 1:
         raise UntrustedFileError(f"{path} has columns of different length in its history.")
     return columns

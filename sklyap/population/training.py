@@ -132,9 +132,8 @@ def train_population(
     if storage is not None:
         if begun:
             _check_same_call(storage, begun["call"], call)
-        storage.open(run.call, {"name": run.origin.name, "call": call}, anew=begun is None)
-        if begun:
-            run.take_finished()
+        storage.open(run.call, {"name": run.origin.name, "call": call}, anew=not resume)
+        run.take_finished()
     return run.train(n_jobs, verbose)
 
 

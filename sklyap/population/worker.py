@@ -9,7 +9,7 @@ from typing import Any
 
 from sklearn.base import BaseEstimator, clone
 
-from sklyap.population.records import NetworkRecord, PopulationDirectory
+from sklyap.population.records import NetworkRecord, PopulationDirectory, copies
 from sklyap.population.snapshots import SnapshotCallback, history_columns
 from sklyap.threads import one_thread
 
@@ -79,7 +79,7 @@ def _train(task: Task, X: Any, y: Any, X_val: Any, y_val: Any) -> NetworkRecord:
     estimator = clone(task.estimator)
     reason, callback = None, SnapshotCallback(estimator, task.epochs)
     try:
-        estimator.set_params(**task.params, random_state=task.seed)
+        estimator.set_params(**copies(task.params), random_state=task.seed)
         own = list(estimator.callbacks or [])
         # First, because an early stop leaves the callbacks after it uncalled.
         estimator.set_params(callbacks=[("population_snapshots", callback), *own])
