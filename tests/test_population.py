@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -428,6 +429,20 @@ def test_killed_run_resumes_to_the_same_population(tmp_path, signal_number):
     assert_same(call_of_the_program(directory), call_of_the_program(whole), epochs=(1, "last"))
     for path in (whole / "networks").glob("*.safetensors"):
         assert (directory / "networks" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_full_disk_ends_the_call_and_loses_nothing(tmp_path, stored, monkeypatch):
+    def full(path, *args):
+        if path.name == "00003-epoch-1.safetensors":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_tensors(path, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sklyap.storage.write_tensors", full)
+        with pytest.raises(OSError, match=r"network 3 could not be written to .*networks \(No space left") as caught:
+            train(tmp_path)
+    assert caught.value.errno == errno.ENOSPC and len(NetworkPopulation.load(tmp_path)) == 3
+    assert_same(train(tmp_path), stored[1])
 
 
 # -- failures -----------------------------------------------------------------------------------------

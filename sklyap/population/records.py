@@ -240,6 +240,13 @@ class PopulationDirectory:
 
     def write(self, call: str, record: NetworkRecord) -> NetworkRecord:
         """Write a network and return its record with files in place of the weights."""
+        try:
+            return self._write(call, record)
+        except OSError as error:  # a full disk, which Python does not name
+            message = f"network {record.index} could not be written to {self.networks} ({error.strerror})"
+            raise OSError(error.errno, f"{message}; the finished ones are kept, call again to go on") from error
+
+    def _write(self, call: str, record: NetworkRecord) -> NetworkRecord:
         snapshots: dict[str, Snapshot] = {}
         written: dict[int, Snapshot] = {}  # the last epoch may go by its number and as "last": one file
         for key, snapshot in record.snapshots.items():
