@@ -52,12 +52,13 @@ class Study:
         )  # fmt: skip
         self.rows = default_loss_predictors(random_state=0)
         if small:
-            self.rows["AeLLE"][1].set_params(max_epochs=3)
+            self.rows["AeLLE"][1].set_params(max_epochs=3, n_trees=5)
 
     def run(self):
         """Compute everything; return self."""
-        self.table, self.predictions = self._compare()
-        self.families = {family: self._compare(groups=family) for family in FAMILIES}
+        alone = ("spectrum", clone(self.rows["AeLLE"][1]).set_params(n_trees=0))
+        self.table, self.predictions = self._compare(self.rows | {"AeLLE, code alone": alone})
+        self.families = {family: self._compare(self.rows, family) for family in FAMILIES}
         self.curve = self._learning_curve()
         return self
 
@@ -74,9 +75,9 @@ class Study:
     def n_draws(self):
         return 20 if self.small else 1000
 
-    def _compare(self, groups=None):
+    def _compare(self, predictors, groups=None):
         return compare_loss_predictors(
-            self.population, None, epoch=self.epoch, predictors=self.rows, cv=3 if self.small else 10, groups=groups,
+            self.population, None, epoch=self.epoch, predictors=predictors, cv=3 if self.small else 10, groups=groups,
             transformer=self.transformer, n_bootstrap=self.n_draws, return_predictions=True, random_state=0,
             n_jobs=self.n_jobs,
         )  # fmt: skip
@@ -91,8 +92,8 @@ class Study:
         sizes = [n for n in (SIZES[:1] if self.small else SIZES) if n <= largest]
         rows = []
         for n in [*sizes, largest] if largest not in sizes else sizes:
-            # Small training sets differ more from one another.
-            for repeat in range(2 if n <= 100 and not self.small else 1):
+            # Ten small training sets differ more from one another than ten large ones.
+            for repeat in range(2 if n <= 50 and not self.small else 1):
                 rng = np.random.default_rng([n, repeat])
                 folds = KFold(n_folds, shuffle=True, random_state=repeat).split(y)
                 splits = [(rng.choice(train, n, replace=False), test) for train, test in folds]
@@ -155,7 +156,7 @@ def _differences(studies):
 
 
 def _families(studies, family):
-    table = pd.DataFrame({"predictor": studies[0].table.index})
+    table = pd.DataFrame({"predictor": list(studies[0].rows)})
     for study in studies:
         scores, _ = study.families[family]
         cells = [f"{r2:.2f} ({rho:.2f})" for r2, rho in scores[["r2", "spearman_within"]].to_numpy()]

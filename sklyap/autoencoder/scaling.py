@@ -64,9 +64,13 @@ class SpectrumScaler:
 
     def inputs(self, spectra: Array) -> Array:
         """Return what the encoder sees, (n, n_inputs)."""
-        views = (self._curves_and_views(spectra)[1] - self.view_mean) / self.view_scale
-        views = np.clip(views, -_OUTERMOST, _OUTERMOST)
+        views = self.views(spectra)
         return views if self.components is None else views @ self.components
+
+    def views(self, spectra: Array) -> Array:
+        """Return the standardised views, (n, k) or (n, 2k)."""
+        views = (self._curves_and_views(spectra)[1] - self.view_mean) / self.view_scale
+        return np.clip(views, -_OUTERMOST, _OUTERMOST)
 
     def curves(self, spectra: Array) -> Array:
         """Return what the decoder is to give, (n, k)."""
