@@ -53,6 +53,9 @@ class Study:
         self.rows = default_loss_predictors(random_state=0)
         if small:
             self.rows["AeLLE"][1].set_params(max_epochs=3, n_trees=5)
+            for _, estimator in self.rows.values():
+                few = [name for name in estimator.get_params() if name.endswith("n_estimators")]
+                estimator.set_params(**dict.fromkeys(few, 5))
 
     def run(self):
         """Compute everything; return self."""

@@ -13,4 +13,4 @@ autosummary_generate = True
 autodoc_typehints = "none"
 numpydoc_show_class_members = False
 html_theme = "furo"
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "*_table.md"]  # tables are included by the page that explains them

@@ -3,6 +3,10 @@
 import io
 import pickle
 
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,6 +29,7 @@ from sklearn.model_selection import (
 from sklearn.pipeline import FeatureUnion, make_pipeline, make_union
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks import prediction_tables
 from sklyap.autoencoder import SpectrumAutoencoder
 from sklyap.comparison import (
     compare_loss_predictors,
@@ -33,6 +38,7 @@ from sklyap.comparison import (
 )
 from sklyap.comparison.predictors import _rank_correlations
 from sklyap.datasets import load_sequential_digits
+from sklyap.displays import LossPredictorsDisplay
 from sklyap.exceptions import FailedNetworkWarning
 from sklyap.networks import RNNClassifier
 from sklyap.population import HistoryFeatures, NetworkPopulation, train_population
@@ -259,6 +265,33 @@ def test_rank_correlations_are_spearmans():
     X[:, 2] = 1.0
     expected = pd.DataFrame(X[:, :2]).corrwith(pd.Series(y), method="spearman").abs()
     np.testing.assert_allclose(_rank_correlations(X, y), [*expected, 0.0])
+
+
+def test_the_table_as_a_figure(population, transformer):
+    table = compare_loss_predictors(
+        population, None, transformer=transformer, predictors=pair(FAST), cv=3, n_bootstrap=20, random_state=0
+    )
+    display = LossPredictorsDisplay.from_table(table)
+    assert [label.get_text() for label in display.ax_.get_yticklabels()] == list(FAST)
+    np.testing.assert_array_equal(display.scores, table["r2"])
+    assert "gained" in LossPredictorsDisplay.from_table(table, measure="spearman_gain").ax_.get_xlabel()
+    with pytest.raises(ValueError, match="measure"):
+        LossPredictorsDisplay.from_table(table, measure="mae")
+    plt.close("all")
+
+
+def test_the_benchmark_writes_its_tables(population, digits, tmp_path):
+    studies = [prediction_tables.Study("digits", population, digits[0][:4], 1, tmp_path, None, small=True).run()]
+    text = prediction_tables.write(studies, tmp_path, seconds=1.0).read_text()
+    for part in (
+        "| AeLLE |",
+        "AeLLE, code alone",
+        "Leave one architecture out",
+        "AeLLE − spectrum, ridge, R²",
+        "| 16 |",
+    ):
+        assert part in text
+    assert len(list((tmp_path / "images").glob("*.png"))) == 2
 
 
 # What users compose

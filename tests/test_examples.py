@@ -32,6 +32,18 @@ def test_main_example(main, tmp_path, capsys):
     assert "run again to go on" in capsys.readouterr().out
 
 
+def test_latent_space(tmp_path, capsys):
+    main = runpy.run_path(str(ROOT / "examples" / "latent_space.py"))["main"]
+    arguments = ["--networks", "15", "--epochs", "1", "--output", str(tmp_path), "--jobs", "1"]
+    separated, scores = main(arguments)
+    assert list(separated.index)[:2] == ["learnt from", "held out"] and "gru, learnt from the others" in separated.index
+    assert separated["prediction"].between(0, 1).all()
+    assert scores["rho"].between(-1, 1).all() and "autoencoder, out of fold" in scores.index
+    for name in ("latent.png", "statistics.png", "latent.csv", "statistics.csv"):
+        assert (tmp_path / name).stat().st_size > 0
+    assert "first component" in capsys.readouterr().out
+
+
 @pytest.mark.filterwarnings("ignore::sklyap.exceptions.SklyapWarning")
 def test_readme_code_runs_as_written(capsys):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
