@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from sklyap.autoencoder.estimator import A24_SETTINGS, SpectrumAutoencoder
+from sklyap.autoencoder.estimator import SpectrumAutoencoder
+from sklyap.autoencoder.settings import A24_SETTINGS
 
 __all__ = ["A24_SETTINGS", "SpectrumAutoencoder"]

@@ -17,38 +17,16 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from skorch import NeuralNet
 from skorch.callbacks import Callback, LRScheduler, PrintLog
 
-from sklyap.autoencoder.module import ACTIVATIONS, Autoencoders, BestWeights, Objective, SpectrumDataset, Stages
+from sklyap.autoencoder.module import Autoencoders, BestWeights, Objective, SpectrumDataset, Stages
 from sklyap.autoencoder.scaling import LossScaler, SpectrumScaler
+from sklyap.autoencoder.settings import as_tuple, check_settings
 from sklyap.networks.training import batch_loader, isolated_rng
 from sklyap.threads import one_thread
-from sklyap.validation import check_choice, check_exponents, check_int, check_real, resolve_device, seed_from
+from sklyap.validation import check_exponents, resolve_device, seed_from
 
-__all__ = ["A24_SETTINGS", "SpectrumAutoencoder"]
+__all__ = ["SpectrumAutoencoder"]
 
 Array = NDArray[np.float64]
-
-A24_SETTINGS: dict[str, Any] = {
-    "latent_dim": 32,
-    "hidden_layer_sizes": (128, 64),
-    "prediction_weight": (5.0, 5.0, 10.0, 20.0),
-    "dropout": 0.1,
-    "max_epochs": 4000,
-    "lr": 1e-4,
-    "batch_size": 128,
-    "early_stopping": False,
-    "target_transform": None,
-    "input_transform": None,
-    "n_components": None,
-    "linear_path": False,
-    "n_trees": 0,
-    "activation": "tanh",
-    "weight_decay": 0.0,
-    "lr_schedule": "constant",
-}
-"""The autoencoder of A24 (1000 epochs in each of four stages), as ``SpectrumAutoencoder(**A24_SETTINGS)``.
-
-There, spectra were interpolated to 1024 points: ``align="interpolate", n_exponents=1024`` of the transformer.
-"""
 
 
 class SpectrumAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RegressorMixin, BaseEstimator):
@@ -219,7 +197,7 @@ class SpectrumAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Reg
         ValueError, TypeError
             If a parameter is out of range, or a spectrum or loss is not one.
         """
-        self._check_parameters()
+        check_settings(self)
         checked, losses = validate_data(
             self, X, y, dtype=np.float64, ensure_all_finite=False, ensure_min_samples=2, y_numeric=True
         )
@@ -321,7 +299,7 @@ class SpectrumAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Reg
 
     def _train(self, dataset: SpectrumDataset, device: torch.device) -> None:
         n_batches = -(-len(dataset) // self.batch_size)
-        callbacks: list[Callback] = [Stages(_as_tuple(self.prediction_weight))]
+        callbacks: list[Callback] = [Stages(as_tuple(self.prediction_weight))]
         if self.lr_schedule == "cosine":
             schedule = partial(_warm_cosine, n_steps=n_batches * self.max_epochs)
             callbacks.append(LRScheduler(torch.optim.lr_scheduler.LambdaLR, lr_lambda=schedule, step_every="batch"))
@@ -333,7 +311,7 @@ class SpectrumAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Reg
             "n_inputs": dataset.inputs.shape[1],
             "n_outputs": dataset.wanted["curves"].shape[1],
             "latent_dim": self.latent_dim,
-            "hidden_layer_sizes": _as_tuple(self.hidden_layer_sizes),
+            "hidden_layer_sizes": as_tuple(self.hidden_layer_sizes),
             "activation": self.activation,
             "dropout": self.dropout,
             "linear_path": self.linear_path,
@@ -417,36 +395,8 @@ class SpectrumAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Reg
         axes = axes[:, ::-1][:, : self.latent_dim]
         self._axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), range(axes.shape[1])])
 
-    def _check_parameters(self) -> None:
-        caller = type(self).__name__
-        for name in ("latent_dim", "max_epochs", "batch_size", "n_members"):
-            check_int(getattr(self, name), name, low=1, caller=caller)
-        check_int(self.n_trees, "n_trees", low=0, caller=caller)
-        check_int(self.n_folds, "n_folds", low=2, caller=caller)
-        if self.n_components is not None:
-            check_int(self.n_components, "n_components", low=1, caller=caller)
-        check_real(self.lr, "lr", low=0.0, caller=caller)
-        check_real(self.weight_decay, "weight_decay", low=0.0, caller=caller)
-        check_real(self.dropout, "dropout", low=0.0, high=0.99, caller=caller)
-        for size in _as_tuple(self.hidden_layer_sizes):
-            check_int(size, "hidden_layer_sizes", low=1, caller=caller)
-        weights = _as_tuple(self.prediction_weight)
-        if not weights:
-            raise ValueError(f"The 'prediction_weight' parameter of {caller} must not be empty.")
-        for weight in weights:
-            check_real(weight, "prediction_weight", low=0.0, caller=caller)
-        check_choice(self.reconstruction_loss, "reconstruction_loss", ["l1", "l2"], caller=caller)
-        check_choice(self.target_transform, "target_transform", ["rank", "log", None], caller=caller)
-        check_choice(self.input_transform, "input_transform", ["growth", None], caller=caller)
-        check_choice(self.activation, "activation", list(ACTIVATIONS), caller=caller)
-        check_choice(self.lr_schedule, "lr_schedule", ["cosine", "constant"], caller=caller)
-
 
 def _warm_cosine(step: int, n_steps: int) -> float:
     """Return the factor of the step size: up for a tenth of the steps, then down to zero along a cosine."""
     done = (step + 1) / n_steps
     return min(1.0, 10 * done) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
-
-def _as_tuple(values: Any) -> tuple[Any, ...]:
-    return tuple(values) if isinstance(values, Iterable) else (values,)
