@@ -23,7 +23,7 @@ from sklyap.validation import check_choice, check_dtype, check_int, resolve_devi
 __all__ = ["LyapunovResult", "lyapunov_spectrum"]
 
 _LARGE = 2**13
-"""From how many numbers in a basis on threads share the sequences; below, they would wait for the interpreter."""
+"""From how many numbers in a basis on more than one thread pays."""
 _SIGN_TOLERANCE = 0.01
 """A standard error below this share of the largest |exponent| is small enough to call zero zero."""
 
@@ -224,14 +224,17 @@ def lyapunov_spectrum(
             Q = random_bases(N, k, seed, indices, dtype=dtype, device=device)
             blocks = qr_iteration(
                 cell, x, Q=Q, s=s, lengths=lengths, qr_interval=interval,
-                orthonormalizer=orthonormalizer, state=state, breakpoints=[warmup],
+                orthonormalizer=orthonormalizer, state=state, breakpoints=[warmup], exact=bins,
                 factors=return_local or return_basis,
             )  # fmt: skip
             return GrowthRecord.of(blocks, Q, indices, bins, return_local, return_basis)
 
     n_threads = torch.get_num_threads()
     size = min(batch_size or drive.n_sequences, drive.n_sequences)
-    if device.type == "cpu" and n_threads > 1 and size > 1 and N * k >= _LARGE:
+    if device.type == "cpu" and N * k < _LARGE:
+        with one_thread():  # more would wait for one another longer than they work
+            records = [run(indices) for indices in drive.batches(size)]
+    elif device.type == "cpu" and n_threads > 1 and size > 1:
         # A thread for each share of the sequences factors large matrices faster than threads inside a factorisation.
         with one_thread(), ThreadPoolExecutor(n_threads) as pool:
             records = list(pool.map(run, drive.batches(math.ceil(size / n_threads))))

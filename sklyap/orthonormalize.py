@@ -13,6 +13,7 @@ from sklyap.validation import check_choice
 
 __all__ = [
     "METHODS",
+    "eliminate",
     "gram_schmidt",
     "log_range",
     "orthonormalize",
@@ -23,7 +24,7 @@ __all__ = [
 
 METHODS = ("auto", "householder", "cholesky")
 
-_PANEL = 64
+_PANEL = 48
 """Columns that block Gram-Schmidt factors at a time: enough for its products to run at full speed."""
 
 _NOT_NEARLY_ORTHONORMAL = 0.5
@@ -123,8 +124,8 @@ def _cholesky_pass(Z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.linalg.solve_triangular(R, Z, upper=True, left=False), R, info == 0
 
 
-def gram_schmidt(Z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Factor ``Z = Q R`` by modified Gram-Schmidt on blocks of columns, Householder within a block.
+def gram_schmidt(Z: Tensor) -> tuple[Tensor, Tensor]:
+    """Factor ``Z = Q R`` by modified Gram-Schmidt on blocks of columns [1]_, with a plain QR within a block.
 
     Nearly all of its work is matrix products. Q is orthonormal up to rounding times the condition of Z, so
     use it where Z has kept its digits, which `strain` tells.
@@ -138,26 +139,86 @@ def gram_schmidt(Z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Q : Tensor of shape (n_sequences, n, k)
     diagonal : Tensor of shape (n_sequences, k)
         ``|diag R|``.
-    peak : Tensor of shape (n_sequences,)
-        Length of the longest column of R.
 
     References
     ----------
-    Jalby, W. and Philippe, B. (1991). Stability analysis and improvement of the block Gram-Schmidt
-    algorithm. SIAM Journal on Scientific and Statistical Computing 12.
+    .. [1] Jalby, W. and Philippe, B. (1991). Stability analysis and improvement of the block Gram-Schmidt
+       algorithm. SIAM Journal on Scientific and Statistical Computing 12.
+    .. [2] Yamazaki, I., Tomov, S. and Dongarra, J. (2015). Mixed-precision Cholesky QR factorization and its case
+       studies on multicore CPU with multiple GPUs. SIAM Journal on Scientific Computing 37.
     """
     # Rows of Y are columns of Z, so that a block of them is contiguous.
     Y = Z.mT.clone(memory_format=torch.contiguous_format)
-    peak = torch.linalg.vector_norm(Y, dim=-1).amax(-1)
     diagonals = []
     for first in range(0, Y.shape[-2], _PANEL):
         panel, rest = Y[:, first : first + _PANEL], Y[:, first + _PANEL :]
-        Q, R = torch.linalg.qr(panel.mT)
-        panel.copy_(Q.mT)
-        diagonals.append(R.diagonal(dim1=-2, dim2=-1).abs())
+        diagonals.append(_orthonormalize_rows(panel))
         for row, unit in zip(rest, panel, strict=True):  # a batched product would copy the slices first
             row.addmm_(row @ unit.mT, unit, alpha=-1)
-    return Y.mT, torch.cat(diagonals, -1), peak
+    return Y.mT, torch.cat(diagonals, -1)
+
+
+def _orthonormalize_rows(panel: Tensor) -> Tensor:
+    """Orthonormalise a few rows in place and return ``|diag R|`` (n_sequences, rows).
+
+    In float32 by the Cholesky factor of the Gram matrix in float64 ([2]_ of `gram_schmidt`), which squares a
+    condition that it has the digits for.
+    """
+    if panel.dtype == torch.float32:
+        wide = panel.double()
+        L, info = torch.linalg.cholesky_ex(wide @ wide.mT)
+        if not bool(info.any()):
+            inverse = torch.linalg.solve_triangular(L, torch.eye(len(L[0]), dtype=L.dtype).expand_as(L), upper=False)
+            panel.copy_(inverse @ wide)
+            return L.diagonal(dim1=-2, dim2=-1).to(panel.dtype)
+    Q, R = torch.linalg.qr(panel.mT)
+    panel.copy_(Q.mT)
+    return R.diagonal(dim1=-2, dim2=-1).abs()
+
+
+def eliminate(Z: Tensor) -> tuple[Tensor, Tensor]:
+    """Factor ``Z = B U`` by Gaussian elimination with partial pivoting: a quarter of the work of a QR.
+
+    B is a row permutation of a unit lower-triangular matrix with entries up to one. It spans in its leading
+    columns what Z spans, and is well conditioned in practice (about as many as it has columns, see [1]_) but not
+    orthonormal: the growth ``|diag U|`` of one block is relative to B, and growth along several blocks, with
+    orthonormal bases before the first and after the last, is exact.
+
+    Parameters
+    ----------
+    Z : Tensor of shape (n_sequences, n, k)
+        Finite; on the CPU.
+
+    Returns
+    -------
+    B : Tensor of shape (n_sequences, n, k)
+    diagonal : Tensor of shape (n_sequences, k)
+        ``|diag U|``.
+
+    References
+    ----------
+    .. [1] Trefethen, L. N. and Schreiber, R. S. (1990). Average-case stability of Gaussian elimination. SIAM Journal
+       on Matrix Analysis and Applications 11. (Iterations with it are Bauer's Treppeniteration, 1957.)
+    """
+    n, k = Z.shape[-2:]
+    # Batches on several threads come back with pivots of other matrices from some builds of torch.
+    safe = len(Z) == 1 or torch.get_num_threads() == 1
+    parts = [Z] if safe else list(Z.split(1))
+    factors = [torch.linalg.lu_factor_ex(part) for part in parts]
+    packed = torch.cat([part[0].mT for part in factors]) if len(factors) > 1 else factors[0][0].mT
+    diagonal = packed.diagonal(dim1=-2, dim2=-1).abs()
+    places = []
+    for pivots in (row for part in factors for row in part[1].tolist()):
+        place = list(range(n))
+        for i in range(k - 1, -1, -1):  # in reverse: where each row has come from
+            j = pivots[i] - 1
+            place[i], place[j] = place[j], place[i]
+        places.append(place)
+    # Rows of the transpose are columns of B, and contiguous.
+    columns = packed.triu_(1)
+    columns.diagonal(dim1=-2, dim2=-1).fill_(1)
+    rows = torch.from_numpy(np.array(places)).unsqueeze(-2).expand(columns.shape)
+    return columns.gather(-1, rows).mT, diagonal
 
 
 def strain(R: Tensor) -> Tensor:

@@ -7,23 +7,20 @@ blocks of :func:`qr_iteration`.
 from __future__ import annotations
 
 import math
+from bisect import bisect
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
+from itertools import islice
 
 import torch
 from torch import Tensor
 
+from sklyap.blocks import Plan, QRBlock, Seen, strain_budget
 from sklyap.cells import DenseLinearization, Linearization, RecurrentCell
 from sklyap.exceptions import DivergedError
-from sklyap.orthonormalize import (
-    METHODS,
-    gram_schmidt,
-    log_range,
-    orthonormalize,
-    orthonormalize_graded,
-    strain,
-)
+from sklyap.orthonormalize import METHODS, orthonormalize, orthonormalize_graded, strain
 from sklyap.validation import check_choice, check_int
 
 __all__ = ["QRBlock", "check_settings", "flushed_denormals", "qr_iteration", "strain_budget", "tangent_size"]
@@ -36,44 +33,12 @@ _CHUNK_NUMBERS = 2**16
 _CHUNK_BYTES = 16 * 2**20
 _SMALL = 8
 """Up to this many dimensions Jacobians are multiplied with one another rather than each with the basis."""
-_LONGEST_INTERVAL = 64
-_GRAM_SCHMIDT_FROM = 96
-"""From how many directions on block Gram-Schmidt is faster than Householder reflections."""
 _LARGE = 2**15
 """From how many numbers in a basis on every block is checked at once."""
-_GRADED = 20.0
-"""Strain of a single step from which on it is worth a factorisation that keeps the digits of graded rows."""
-_WARY = 32
-"""How many steps are taken one by one after one in which directions may have been annihilated."""
-_AIM = 0.8
-"""Share of the strain budget that the next block is planned for; the rest is room for a worse block."""
-
-
-@dataclass(frozen=True)
-class QRBlock:
-    """Some steps between two orthonormalisations: ``J_{stop-1} … J_start Q_start = Q R``.
-
-    Attributes
-    ----------
-    start, stop : int
-        Steps covered, ``start <= t < stop``.
-    Q : Tensor of shape (n_active, state_size, k) or None
-        The basis after the block. Sequences that have ended drop out at the end of the batch.
-    R : Tensor of shape (n_active, k, k) or None
-        Upper triangular. Where factors were not asked for, R is None and Q given now and then only.
-    log_growth : Tensor of shape (n_active, k)
-        ln diag R, in nats over the whole block; -inf where a direction is annihilated.
-    strain : float
-        The largest spread of R over sequences and resolved directions, see
-        :func:`sklyap.orthonormalize.strain`.
-    """
-
-    start: int
-    stop: int
-    Q: Tensor | None
-    R: Tensor | None
-    log_growth: Tensor
-    strain: float
+_ONE_SIZE = 100.0
+"""Rows that differ by less are not graded: sorting them would save no more than two digits."""
+_ANNIHILATED = 4.0
+"""Up to how many units of rounding growth is none at all, see `_resolution`."""
 
 
 def tangent_size(cell: RecurrentCell, state: str) -> int:
@@ -105,104 +70,6 @@ def flushed_denormals() -> Iterator[None]:
         torch.set_flush_denormal(before)
 
 
-def strain_budget(dtype: torch.dtype) -> float:
-    """Return the strain up to which half the digits remain: ``½ ln(1/ε)``, 18 in float64 and 8 in float32."""
-    return -0.5 * math.log(torch.finfo(dtype).eps)
-
-
-class _Plan:
-    """How to factor the next block, and after how many steps: as asked for, or as the blocks so far suggest.
-
-    Attributes
-    ----------
-    length : int
-        Steps of the next block.
-    fixed : bool
-        Whether the interval was asked for.
-    graded, suspicious : float
-        Strain of a single step from which on rows are taken to be graded, and directions perhaps annihilated.
-    wary : int
-        How many more blocks are single steps, to be factored with care.
-    """
-
-    def __init__(self, qr_interval: int | str, orthonormalizer: str, Q: Tensor) -> None:
-        self.fixed = qr_interval != "auto"
-        self.length = int(qr_interval) if self.fixed else 1
-        self.orthonormalizer = orthonormalizer
-        self.suspicious = -math.log(torch.finfo(Q.dtype).eps * Q.shape[-2])
-        self.graded = min(self.suspicious, _GRADED)
-        self.wary = 0
-        self._budget = strain_budget(Q.dtype)
-        self._range = log_range(Q.dtype)
-        self._rate = 0.0
-
-    def beware(self) -> None:
-        """Plan single steps for a while: over longer blocks, annihilated directions look like lost digits."""
-        self.wary = _WARY
-
-    def accepts(self, length: int, block_strain: float, growth: float) -> bool:
-        """Tell whether a block of `length` steps kept its digits; plan the next one."""
-        self.wary = max(0, self.wary - 1)
-        if self.fixed:
-            return True
-        load = max(block_strain / self._budget, growth / self._range)
-        if load > 1 and length > 1:
-            if math.isfinite(load):
-                self._rate = max(self._rate, load / length)
-            self.length = length // 2
-            return False
-        if length < self.length:
-            return True  # cut short, which says little about a whole one
-        # Recent blocks count most: the plan follows the run, and a plan too long is redone in halves.
-        self._rate = max(load / length, 0.97 * self._rate)
-        planned = _AIM / self._rate if self._rate > 0 else math.inf
-        self.length = int(min(max(planned, 1), 2 * length + 1, 1 if self.wary else _LONGEST_INTERVAL))
-        return True
-
-    def factor(self, Z: Tensor, steps: range) -> _Seen:
-        """Factor what `steps` have made of the basis, for its growth only."""
-        if self.orthonormalizer == "auto" and not Z.is_cuda:
-            if Z.shape[-1] >= _GRAM_SCHMIDT_FROM:
-                Q, diagonal, peak = gram_schmidt(Z)
-                return _Seen(steps, diagonal, peak, Q)
-            # Signs of R do not matter here, and setting them costs as much as factoring a small matrix.
-            Q, R = torch.linalg.qr(Z)
-        else:
-            Q, R = orthonormalize(Z, self.orthonormalizer)
-        low, high = R.flatten(-2).aminmax(dim=-1)
-        return _Seen(steps, R.diagonal(dim1=-2, dim2=-1).abs(), torch.maximum(high, -low), Q)
-
-    def check(self, seen: list[_Seen], offset: int) -> tuple[list[QRBlock], bool]:
-        """Return blocks run without looking if all of them hold, and whether to go on without care.
-
-        Only the last of them has its basis.
-        """
-        log_growth = torch.stack([block.diagonal for block in seen]).log()
-        worst = (torch.stack([block.peak for block in seen]).log() - log_growth.amin(-1)).amax(-1)
-        # One transfer from the device for all.
-        growth, *strains = torch.cat([log_growth.abs().amax()[None], worst]).tolist()
-        longest = max(len(block.steps) for block in seen)
-        finite = math.isfinite(growth)
-        if not (finite and max(strains) < self.graded) and not (finite and self.fixed and longest > 1):
-            return [], False
-        if not self.accepts(longest, max(strains), growth):
-            return [], False
-        bases = [None] * (len(seen) - 1) + [seen[-1].Q]
-        spans = [(offset + block.steps.start, offset + block.steps.stop) for block in seen]
-        rows = zip(spans, bases, log_growth, strains, strict=True)
-        return [QRBlock(*span, Q, None, rates, spread) for span, Q, rates, spread in rows], True
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """A block that has run but has not been checked: its steps, |diag R| and the largest entry of R, its basis."""
-
-    steps: range
-    diagonal: Tensor
-    peak: Tensor
-    Q: Tensor | None
-
-
 def qr_iteration(
     cell: RecurrentCell,
     x: Tensor | int,
@@ -214,6 +81,7 @@ def qr_iteration(
     orthonormalizer: str = "auto",
     state: str = "full",
     breakpoints: Iterable[int] = (),
+    exact: Iterable[int] = (),
     factors: bool = True,
 ) -> Iterator[QRBlock]:
     """Carry state and tangent basis along sequences and yield one block per QR factorisation.
@@ -236,6 +104,9 @@ def qr_iteration(
     state : {"full", "hidden"}
     breakpoints : iterable of int
         Steps at which a block must end.
+    exact : iterable of int
+        Without factors: steps from one of which to the next sums of growth must be exact, beside breakpoints and
+        ends of sequences; a block that reaches beyond one counts before it.
     factors : bool, default=True
         Whether every block has an orthonormal Q and its R. Without them, for sums of growth, blocks cost
         less: they are checked many at a time, and by a faster orthonormalizer, as products of factors R
@@ -256,7 +127,8 @@ def qr_iteration(
     s = cell.initial_state(Q.shape[0]) if s is None else s
     lengths = [n_steps] * Q.shape[0] if lengths is None else lengths
     stops = sorted({t for t in (*breakpoints, *lengths) if 0 < t <= n_steps})
-    plan = _Plan(qr_interval, orthonormalizer, Q)
+    plan = Plan(qr_interval, orthonormalizer, Q)
+    edges = sorted({*exact, *stops})
     longest_chunk = max(_CHUNK_STEPS, min(_LONGEST_CHUNK, _CHUNK_NUMBERS // (Q.shape[0] * Q.shape[1] ** 2)))
     start, chunk_steps = 0, _FIRST_CHUNK
     for stop in stops:
@@ -269,8 +141,13 @@ def qr_iteration(
             states = cell.trajectory(s, end - start if chunk is None else chunk)
             _check_finite(states, "state", start)
             along = _Folded(_linearize(cell, states[:-1], chunk, state), Q)
-            blocks = _careful_blocks if factors else _blocks
-            for block in blocks(along, Q, range(end - start), start, plan):
+            steps = range(end - start)
+            run = (
+                _careful_blocks(along, Q, steps, start, plan)
+                if factors
+                else _blocks(along, Q, steps, start, plan, edges)
+            )
+            for block in run:
                 yield block
                 Q = Q if block.Q is None else block.Q
             s, start, chunk_steps = states[-1], end, min(2 * chunk_steps, longest_chunk)
@@ -299,8 +176,13 @@ class _Folded:
     def push(self, Q: Tensor, steps: range) -> Tensor:
         """Carry the basis over `steps`."""
         self._fold(steps.start)
-        if self._small and steps.stop <= self._last and isinstance(self._part, DenseLinearization):
-            return _product(self._part.jacobian[steps.start - self._first : steps.stop - self._first]) @ Q
+        if isinstance(self._part, DenseLinearization) and steps.stop <= self._last:
+            J = self._part.jacobian[steps.start - self._first : steps.stop - self._first]
+            if self._small:
+                return _product(J) @ Q
+            for J_t in J.unbind(0):
+                Q = J_t @ Q
+            return Q
         for t in steps:
             Q = self[t].push(Q)
         return Q
@@ -319,39 +201,55 @@ def _product(J: Tensor) -> Tensor:
     return J[0]
 
 
-def _blocks(along: _Folded, Q: Tensor, steps: range, offset: int, plan: _Plan) -> Iterator[QRBlock]:
+def _blocks(along: _Folded, Q: Tensor, steps: range, offset: int, plan: Plan, edges: list[int]) -> Iterator[QRBlock]:
     """Yield the blocks of one chunk, as cheap as they come: carefully only where checks say so."""
-    while steps and not plan.wary:
-        blocks, calm = _swift_blocks(along, Q, steps, offset, plan)
-        yield from blocks
+    while steps:
+        eager = _eager(Q)
+        blocks: list[QRBlock] = []
+        calm = False
+        if eager or not plan.wary:
+            blocks, calm = _swift_blocks(along, Q, steps, offset, plan, edges)
         if blocks:
+            yield from blocks
             assert blocks[-1].Q is not None
             Q, steps = blocks[-1].Q, range(blocks[-1].stop - offset, steps.stop)
-        if not calm:
-            break
-    yield from _careful_blocks(along, Q, steps, offset, plan)
+        if calm:
+            continue
+        # Where each block is checked at once, only this one needs care; else the rest, not to run it in vain again.
+        care = _careful_blocks(along, Q, steps, offset, plan)
+        for block in islice(care, 1) if eager else care:
+            yield block
+            assert block.Q is not None
+            Q, steps = block.Q, range(block.stop - offset, steps.stop)
 
 
-def _swift_blocks(along: _Folded, Q: Tensor, steps: range, offset: int, plan: _Plan) -> tuple[list[QRBlock], bool]:
-    """Run blocks without looking and check many at once; return those that hold and whether to go on like this.
+def _eager(Q: Tensor) -> bool:
+    """Tell whether blocks are checked one by one: a look costs nothing beside large matrices, a repetition much."""
+    return Q.numel() >= _LARGE and not Q.is_cuda
 
-    Large matrices are checked block by block: a look costs nothing beside them, a repetition much.
-    """
-    eager = Q.numel() >= _LARGE and not Q.is_cuda
+
+def _swift_blocks(
+    along: _Folded, Q: Tensor, steps: range, offset: int, plan: Plan, edges: list[int]
+) -> tuple[list[QRBlock], bool]:
+    """Run blocks without looking and check many at once; return those that hold and whether to go on like this."""
+    eager = _eager(Q)
     done: list[QRBlock] = []
-    unchecked: list[_Seen] = []
+    unchecked: list[Seen] = []
     t = steps.start
     while t < steps.stop:
         block = range(t, min(t + plan.length, steps.stop))
         t = block.stop
-        seen = plan.factor(along.push(Q, block), block)
+        Z, before = along.push(Q, block), Q
+        # Whether a step of `edges` lies in the block or at its end.
+        seen = plan.factor(Z, block, bisect(edges, offset + block.start) < bisect(edges, offset + t))
         unchecked.append(seen)
         assert seen.Q is not None
         Q = seen.Q
         if len(unchecked) > 1:
             unchecked[-2] = replace(unchecked[-2], Q=None)  # a GPU's memory would not hold them all
         if eager or t == steps.stop:
-            held, calm = plan.check(unchecked, offset)
+            look = partial(_resolved, along, block.start, before, Z, seen.diagonal) if eager else lambda: False
+            held, calm = plan.check(unchecked, offset, look)
             done += held
             if not held:
                 return done, calm
@@ -359,7 +257,7 @@ def _swift_blocks(along: _Folded, Q: Tensor, steps: range, offset: int, plan: _P
     return done, True
 
 
-def _careful_blocks(along: _Folded, Q: Tensor, steps: range, offset: int, plan: _Plan) -> Iterator[QRBlock]:
+def _careful_blocks(along: _Folded, Q: Tensor, steps: range, offset: int, plan: Plan) -> Iterator[QRBlock]:
     """Yield the blocks of one chunk one by one, with their factors; step t is ``offset + t`` of the sequence."""
     t = steps.start
     while t < steps.stop:
@@ -371,8 +269,9 @@ def _careful_blocks(along: _Folded, Q: Tensor, steps: range, offset: int, plan: 
             Q_next, R = orthonormalize_graded(Z)
             log_growth = R.diagonal(dim1=-2, dim2=-1).log()
             if bool((spread > plan.suspicious).any()):
-                plan.beware()
                 annihilated, spread = _resolution(along[t], Q, Z)
+                if bool(annihilated.any()):
+                    plan.beware()
                 log_growth = log_growth.masked_fill(annihilated, -math.inf)
         worst = float(spread.max())
         growth = float(log_growth.masked_fill(log_growth == -math.inf, 0.0).abs().max())
@@ -385,6 +284,22 @@ def _careful_blocks(along: _Folded, Q: Tensor, steps: range, offset: int, plan: 
             continue
         yield QRBlock(offset + t, offset + t + length, Q_next, R, log_growth, worst)
         Q, t = Q_next, t + length
+
+
+def _resolved(along: _Folded, t: int, Q: Tensor, Z: Tensor, diagonal: Tensor) -> bool:
+    """Tell whether ``Z = J Q``, with a large strain, is worth no further care: no graded rows, nothing annihilated.
+
+    Cheaper than `_resolution`: where rows are of one size it needs no second factorisation, and it looks only at
+    directions that a bound for all of them leaves in doubt.
+    """
+    rows = Z.abs().amax(-1)
+    if bool((rows.amin(-1) * _ONE_SIZE < rows.amax(-1)).any()):
+        return False
+    J = along[t].dense().abs()
+    eps = torch.finfo(Q.dtype).eps
+    doubtful = (diagonal <= _ANNIHILATED * eps * torch.linalg.matrix_norm(J).unsqueeze(-1)).any(0)
+    rounding = eps * torch.linalg.vector_norm(J @ Q[..., doubtful].abs(), dim=-2)
+    return not bool((diagonal[..., doubtful] <= _ANNIHILATED * rounding).any())
 
 
 def _resolution(step: Linearization, Q: Tensor, Z: Tensor) -> tuple[Tensor, Tensor]:
@@ -402,7 +317,7 @@ def _resolution(step: Linearization, Q: Tensor, Z: Tensor) -> tuple[Tensor, Tens
     scale = torch.where(scale > 0, scale, 1.0)
     R = orthonormalize(Z / scale, "householder")[1]
     rounding = torch.finfo(Q.dtype).eps * torch.linalg.vector_norm((J / scale) @ Q.abs(), dim=-2)
-    annihilated = R.diagonal(dim1=-2, dim2=-1) <= 4 * rounding
+    annihilated = R.diagonal(dim1=-2, dim2=-1) <= _ANNIHILATED * rounding
     return annihilated, strain(R).masked_fill(annihilated, 0.0)
 
 

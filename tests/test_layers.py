@@ -18,6 +18,7 @@ LAYERS = {
     "orthonormalize": 1,
     "storage": 1,
     "threads": 1,
+    "blocks": 1.5,
     "tangent": 2,
     "drive": 2,
     "datasets": 2,

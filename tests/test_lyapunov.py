@@ -229,6 +229,45 @@ def test_float32_agrees_on_the_leading_exponents_where_the_dynamics_contract(kin
     assert single.exponents.dtype == np.float64
 
 
+@pytest.mark.parametrize(
+    "kind,hidden,lengths", [("lstm", 40, [60, 60, 41, 13]), ("rnn", 90, [50]), ("gru", 64, [30] * 6)]
+)
+@pytest.mark.parametrize("gain", [0.5, 3.0])
+def test_the_fast_path_is_that_of_single_steps(kind, hidden, lengths, gain):
+    """Elimination between exact steps changes neither the exponents of a sequence nor their standard error."""
+    layer = network(kind, hidden=hidden, gain=gain)
+    X = [x[:n] for x, n in zip(inputs(len(lengths), max(lengths)), lengths, strict=True)]
+    careful = quiet(layer, X, warmup=5, qr_interval=1, orthonormalizer="householder")
+    for interval in (1, "auto"):
+        fast = quiet(layer, X, warmup=5, qr_interval=interval)
+        atol = 1e-10 if interval == 1 else 1e-7
+        np.testing.assert_allclose(fast.per_sequence, careful.per_sequence, rtol=0, atol=atol)
+        np.testing.assert_allclose(fast.exponents[:8], careful.exponents[:8], rtol=0, atol=1e-10)
+        if interval == 1:
+            np.testing.assert_allclose(fast.standard_error, careful.standard_error, rtol=1e-5)
+    assert careful.n_degenerate == fast.n_degenerate == 0
+
+
+def test_float32_of_a_large_lstm():
+    # Its directions part by more than half of the digits of float32 in every step.
+    layer, X = network("lstm", hidden=128), inputs(2, 12)
+    expected = quiet(layer, X, warmup=2, qr_interval=1, orthonormalizer="householder")
+    result = quiet(layer, X, warmup=2, dtype="float32")
+    assert result.qr_interval == 1 and result.condition > 1e4
+    np.testing.assert_allclose(result.exponents[:8], expected.exponents[:8], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(result.exponents, expected.exponents, rtol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_annihilated_directions_of_a_large_network(dtype):
+    layer, X = network("rnn", hidden=200), inputs(2, 20)
+    with torch.no_grad():
+        layer.weight_hh_l0[7:27] = 0.0  # twenty units that remember nothing
+    with pytest.warns(DegenerateSpectrumWarning, match="20 of 200"):
+        result = quiet(layer, X, warmup=2, dtype=dtype)
+    assert result.n_degenerate == 20 and np.isfinite(result.exponents[:180]).all()
+
+
 def test_orthonormalizers_agree():
     layer, X = network("lstm", hidden=8), inputs()
     house, chol = (quiet(layer, X, orthonormalizer=m) for m in ("householder", "cholesky"))

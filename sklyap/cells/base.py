@@ -78,7 +78,7 @@ class DenseLinearization(Linearization):
 
     def __getitem__(self, index: int | slice) -> DenseLinearization:
         inputs = None if self.input_jacobian is None else self.input_jacobian[index]
-        return replace(self, jacobian=self.jacobian[index], input_jacobian=inputs)
+        return DenseLinearization(self.jacobian[index], inputs)
 
 
 @dataclass(frozen=True)

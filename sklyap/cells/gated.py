@@ -95,13 +95,12 @@ def _products(weights: Tensor, tangents: Tensor) -> Tensor:
 
 def _mix(blocks: Blocks, products: Tensor, n_rows: int) -> Tensor:
     """Return the rows ``Σ_g blocks_rg ⊙ products_g``: (*batch, R·H, m) from products (*batch or 1, G, H, m)."""
-    rows: list[Tensor | None] = [None] * n_rows
+    shape = next(iter(blocks.values())).shape[:-1]
+    H, m = products.shape[-2:]
+    mixed = products.new_zeros(*shape, n_rows * H, m)
     for (r, g), a in blocks.items():
-        row, factor, product = rows[r], a.unsqueeze(-1), products[..., g, :, :]
-        rows[r] = factor * product if row is None else row.addcmul_(factor, product)
-    template = next(row for row in rows if row is not None)
-    filled = [torch.zeros_like(template) if row is None else row for row in rows]
-    return filled[0] if n_rows == 1 else torch.cat(filled, -2)
+        mixed[..., r * H : (r + 1) * H, :].addcmul_(a.unsqueeze(-1), products[..., g, :, :])
+    return mixed
 
 
 @dataclass(frozen=True)
@@ -179,8 +178,12 @@ class FoldedLinearization(Linearization):
         return _add_diagonal(Z, self.diagonal, Q)
 
     def dense(self) -> Tensor:
-        N = self.M.shape[-2]
-        return self.push(torch.eye(N, dtype=self.M.dtype, device=self.M.device).expand(*self.M.shape[:-1], N))
+        N, C = self.M.shape[-2:]
+        J = nn.functional.pad(self.M, (0, N - C))
+        for (r, c), d in self.diagonal.items():
+            H = d.shape[-1]
+            J[..., r * H : (r + 1) * H, c * H : (c + 1) * H].diagonal(dim1=-2, dim2=-1).add_(d)
+        return J
 
     def __getitem__(self, index: int | slice) -> FoldedLinearization:
         Mx = None if self.Mx is None else self.Mx[index]
@@ -255,8 +258,8 @@ class GatedCell(RecurrentCell):
         return nn.functional.linear(x, self.weight_ih, self.bias_ih)
 
     def recurrent_gates(self, s: Tensor, U: Tensor) -> Tensor:
-        """Return ``U s[:C] + b_hh`` (*batch, G · H)."""
-        return nn.functional.linear(s[..., : self.recurrent_columns], U.flatten(0, 1), self.bias_hh)
+        """Return ``U s[:C] + b_hh`` (*batch, G · H), with U (G · H, C)."""
+        return nn.functional.linear(s[..., : U.shape[-1]], U, self.bias_hh)
 
     @abc.abstractmethod
     def update(self, s: Tensor, x_gates: Tensor, s_gates: Tensor) -> Tensor:
@@ -276,11 +279,11 @@ class GatedCell(RecurrentCell):
         """Return the coefficients of the derivative of `update` and of the gates in it."""
 
     def step(self, s: Tensor, x: Tensor) -> Tensor:  # type: ignore[override]
-        return self.update(s, self.input_gates(x), self.recurrent_gates(s, self.recurrent_weights()))
+        return self.update(s, self.input_gates(x), self.recurrent_gates(s, self.recurrent_weights().flatten(0, 1)))
 
     def trajectory(self, s: Tensor, x: Tensor) -> Tensor:  # type: ignore[override]
         # The input gates of all steps are one product; weights made from parameters are made once.
-        U = self.recurrent_weights()
+        U = self.recurrent_weights().flatten(0, 1)
         states = [s]
         for x_gates in self.input_gates(x).unbind(1):
             states.append(self.update(states[-1], x_gates, self.recurrent_gates(states[-1], U)))
@@ -294,5 +297,5 @@ class GatedCell(RecurrentCell):
 
     def _gated_linearization(self, s: Tensor, x: Tensor) -> GatedLinearization:
         U = self.recurrent_weights()
-        coefficients = self.coefficients(s, self.input_gates(x), self.recurrent_gates(s, U))
+        coefficients = self.coefficients(s, self.input_gates(x), self.recurrent_gates(s, U.flatten(0, 1)))
         return GatedLinearization(coefficients, U, self.input_weights(), self.n_blocks)

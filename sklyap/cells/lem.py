@@ -130,7 +130,7 @@ class LEMCell(GatedCell):
 
     def linearize(self, s: Tensor, x: Tensor) -> NestedLinearization:  # type: ignore[override]
         U, W = self.recurrent_weights(), self.input_weights()
-        coefficients, slope = self._coefficients(s, self.input_gates(x), self.recurrent_gates(s, U))
+        coefficients, slope = self._coefficients(s, self.input_gates(x), self.recurrent_gates(s, U.flatten(0, 1)))
         first = GatedLinearization(coefficients, U, W, self.n_blocks)
         return NestedLinearization(first, slope, self.weight_hh_z, W[3])
 

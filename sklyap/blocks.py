@@ -1,0 +1,165 @@
+"""A block of steps between two factorisations: what it holds, how it is factored, how long the next may be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sklyap.orthonormalize import eliminate, gram_schmidt, log_range, orthonormalize
+
+__all__ = ["Plan", "QRBlock", "Seen", "strain_budget"]
+
+_LONGEST_INTERVAL = 64
+_GRAM_SCHMIDT_FROM = 160
+"""From how many directions on block Gram-Schmidt is faster than Householder reflections."""
+_ELIMINATE_FROM = 24
+_ELIMINATE_NUMBERS = 64
+"""From how many directions, of one sequence and of all, elimination is faster than a QR."""
+_GRADED = 20.0
+"""Strain of a single step from which on it is worth a factorisation that keeps the digits of graded rows."""
+_WARY = 32
+"""How many steps are taken one by one after one in which directions may have been annihilated."""
+_AIM = 0.8
+"""Share of the strain budget that the next block is planned for; the rest is room for a worse block."""
+
+
+@dataclass(frozen=True)
+class QRBlock:
+    """Some steps between two orthonormalisations: ``J_{stop-1} … J_start Q_start = Q R``.
+
+    Attributes
+    ----------
+    start, stop : int
+        Steps covered, ``start <= t < stop``.
+    Q : Tensor of shape (n_active, state_size, k) or None
+        The basis after the block. Sequences that have ended drop out at the end of the batch.
+    R : Tensor of shape (n_active, k, k) or None
+        Upper triangular. Where factors were not asked for, R is None and Q given now and then only.
+    log_growth : Tensor of shape (n_active, k)
+        ln diag R, in nats over the whole block; -inf where a direction is annihilated. Where factors were not asked
+        for, the basis may be skew in between and growth relative to it: sums are exact from one step of `exact` to
+        the next.
+    strain : float
+        The largest spread of R over sequences and resolved directions, see
+        :func:`sklyap.orthonormalize.strain`.
+    """
+
+    start: int
+    stop: int
+    Q: Tensor | None
+    R: Tensor | None
+    log_growth: Tensor
+    strain: float
+
+
+def strain_budget(dtype: torch.dtype) -> float:
+    """Return the strain up to which half the digits remain: ``½ ln(1/ε)``, 18 in float64 and 8 in float32."""
+    return -0.5 * math.log(torch.finfo(dtype).eps)
+
+
+class Plan:
+    """How to factor the next block, and after how many steps: as asked for, or as the blocks so far suggest.
+
+    Attributes
+    ----------
+    length : int
+        Steps of the next block.
+    fixed : bool
+        Whether the interval was asked for.
+    graded, suspicious : float
+        Strain of a single step from which on rows are taken to be graded, and directions perhaps annihilated.
+    wary : int
+        How many more blocks are single steps, to be factored with care.
+    """
+
+    def __init__(self, qr_interval: int | str, orthonormalizer: str, Q: Tensor) -> None:
+        self.fixed = qr_interval != "auto"
+        self.length = int(qr_interval) if self.fixed else 1
+        self.orthonormalizer = orthonormalizer
+        self.suspicious = -math.log(torch.finfo(Q.dtype).eps * Q.shape[-2])
+        self.graded = min(self.suspicious, _GRADED)
+        self.wary = 0
+        self._budget = strain_budget(Q.dtype)
+        self._range = log_range(Q.dtype)
+        self._rate = 0.0
+
+    def beware(self) -> None:
+        """Plan single steps for a while: over longer blocks, annihilated directions look like lost digits."""
+        self.wary = _WARY
+
+    def accepts(self, length: int, block_strain: float, growth: float) -> bool:
+        """Tell whether a block of `length` steps kept its digits; plan the next one."""
+        self.wary = max(0, self.wary - 1)
+        if self.fixed:
+            return True
+        load = max(block_strain / self._budget, growth / self._range)
+        if load > 1 and length > 1:
+            if math.isfinite(load):
+                self._rate = max(self._rate, load / length)
+            self.length = length // 2
+            return False
+        if length < self.length:
+            return True  # cut short, which says little about a whole one
+        # Recent blocks count most: the plan follows the run, and a plan too long is redone in halves.
+        self._rate = max(load / length, 0.97 * self._rate)
+        planned = _AIM / self._rate if self._rate > 0 else math.inf
+        self.length = int(min(max(planned, 1), 2 * length + 1, 1 if self.wary else _LONGEST_INTERVAL))
+        return True
+
+    def factor(self, Z: Tensor, steps: range, exact: bool) -> Seen:
+        """Factor what `steps` have made of the basis, for its growth only; orthonormally if `exact`."""
+        k = Z.shape[-1]
+        if self.orthonormalizer == "auto" and not Z.is_cuda and k >= _ELIMINATE_FROM:
+            peak = Z.abs().amax((-2, -1))
+            # float64 has digits to spare for a condition of some hundreds.
+            if not exact and Z.dtype == torch.float64 and len(Z) * k >= _ELIMINATE_NUMBERS and _finite(peak):
+                return Seen(steps, *eliminate(Z), peak)
+            if k >= _GRAM_SCHMIDT_FROM:
+                return Seen(steps, *gram_schmidt(Z), peak)
+        if self.orthonormalizer == "auto" and not Z.is_cuda:
+            # Signs of R do not matter here, and setting them costs as much as factoring a small matrix.
+            Q, R = torch.linalg.qr(Z)
+        else:
+            Q, R = orthonormalize(Z, self.orthonormalizer)
+        return Seen(steps, Q, R.diagonal(dim1=-2, dim2=-1).abs(), R.abs().amax((-2, -1)))
+
+    def check(
+        self, seen: list[Seen], offset: int, resolved: Callable[[], bool] = lambda: False
+    ) -> tuple[list[QRBlock], bool]:
+        """Return blocks run without looking if all of them hold, and whether to go on without care.
+
+        Only the last of them has its basis. `resolved` looks closer at a single step with a large strain.
+        """
+        log_growth = torch.stack([block.diagonal for block in seen]).log()
+        worst = (torch.stack([block.peak for block in seen]).log() - log_growth.amin(-1)).amax(-1)
+        # One transfer from the device for all.
+        growth, *strains = torch.cat([log_growth.abs().amax()[None], worst]).tolist()
+        longest = max(len(block.steps) for block in seen)
+        finite = math.isfinite(growth)
+        calm = max(strains) < self.graded or (longest > 1 if self.fixed else longest == 1 and resolved())
+        if not (finite and calm):
+            return [], False
+        if not self.accepts(longest, max(strains), growth):
+            return [], False
+        bases = [None] * (len(seen) - 1) + [seen[-1].Q]
+        spans = [(offset + block.steps.start, offset + block.steps.stop) for block in seen]
+        rows = zip(spans, bases, log_growth, strains, strict=True)
+        return [QRBlock(*span, Q, None, rates, spread) for span, Q, rates, spread in rows], True
+
+
+def _finite(values: Tensor) -> bool:
+    return bool(torch.isfinite(values).all())
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A block that has run but has not been checked: its steps, basis, |diag R| and the largest entry."""
+
+    steps: range
+    Q: Tensor | None
+    diagonal: Tensor
+    peak: Tensor
