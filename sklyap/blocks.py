@@ -14,10 +14,9 @@ from sklyap.orthonormalize import eliminate, gram_schmidt, log_range, orthonorma
 __all__ = ["Plan", "QRBlock", "Seen", "strain_budget"]
 
 _LONGEST_INTERVAL = 64
-_GRAM_SCHMIDT_FROM = 160
-"""From how many directions on block Gram-Schmidt is faster than Householder reflections."""
-_ELIMINATE_FROM = 24
-_ELIMINATE_NUMBERS = 64
+_GRAM_SCHMIDT_FROM, _GRAM_SCHMIDT_NUMBERS = 96, 384
+"""From how many directions, of one sequence and of all, block Gram-Schmidt is faster than Householder reflections."""
+_ELIMINATE_FROM, _ELIMINATE_NUMBERS = 24, 64
 """From how many directions, of one sequence and of all, elimination is faster than a QR."""
 _GRADED = 20.0
 """Strain of a single step from which on it is worth a factorisation that keeps the digits of graded rows."""
@@ -118,7 +117,7 @@ class Plan:
             # float64 has digits to spare for a condition of some hundreds.
             if not exact and Z.dtype == torch.float64 and len(Z) * k >= _ELIMINATE_NUMBERS and _finite(peak):
                 return Seen(steps, *eliminate(Z), peak)
-            if k >= _GRAM_SCHMIDT_FROM:
+            if k >= _GRAM_SCHMIDT_FROM and len(Z) * k >= _GRAM_SCHMIDT_NUMBERS:
                 return Seen(steps, *gram_schmidt(Z), peak)
         if self.orthonormalizer == "auto" and not Z.is_cuda:
             # Signs of R do not matter here, and setting them costs as much as factoring a small matrix.

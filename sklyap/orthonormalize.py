@@ -24,8 +24,10 @@ __all__ = [
 
 METHODS = ("auto", "householder", "cholesky")
 
-_PANEL = 48
-"""Columns that block Gram-Schmidt factors at a time: enough for its products to run at full speed."""
+_PANELS = (32, 48)
+"""Columns that block Gram-Schmidt factors at a time, of small matrices and of large: enough for fast products."""
+_LARGE = 256
+"""From how many columns on matrices are worth a call each; smaller ones share it."""
 
 _NOT_NEARLY_ORTHONORMAL = 0.5
 """How far the Gram matrix may be from the identity after one Cholesky pass for the second to be exact."""
@@ -150,11 +152,16 @@ def gram_schmidt(Z: Tensor) -> tuple[Tensor, Tensor]:
     # Rows of Y are columns of Z, so that a block of them is contiguous.
     Y = Z.mT.clone(memory_format=torch.contiguous_format)
     diagonals = []
-    for first in range(0, Y.shape[-2], _PANEL):
-        panel, rest = Y[:, first : first + _PANEL], Y[:, first + _PANEL :]
+    large = Y.shape[-2] >= _LARGE
+    width = _PANELS[large]
+    for first in range(0, Y.shape[-2], width):
+        panel, rest = Y[:, first : first + width], Y[:, first + width :]
         diagonals.append(_orthonormalize_rows(panel))
-        for row, unit in zip(rest, panel, strict=True):  # a batched product would copy the slices first
-            row.addmm_(row @ unit.mT, unit, alpha=-1)
+        if large:
+            for row, unit in zip(rest, panel, strict=True):  # a batched product would copy the slices first
+                row.addmm_(row @ unit.mT, unit, alpha=-1)
+        else:
+            rest.baddbmm_(rest @ panel.mT, panel, alpha=-1)
     return Y.mT, torch.cat(diagonals, -1)
 
 

@@ -216,7 +216,7 @@ def _blocks(along: _Folded, Q: Tensor, steps: range, offset: int, plan: Plan, ed
         if calm:
             continue
         # Where each block is checked at once, only this one needs care; else the rest, not to run it in vain again.
-        care = _careful_blocks(along, Q, steps, offset, plan)
+        care = _careful_blocks(along, Q, steps, offset, plan, doubt=eager and plan.length == 1)
         for block in islice(care, 1) if eager else care:
             yield block
             assert block.Q is not None
@@ -257,19 +257,26 @@ def _swift_blocks(
     return done, True
 
 
-def _careful_blocks(along: _Folded, Q: Tensor, steps: range, offset: int, plan: Plan) -> Iterator[QRBlock]:
-    """Yield the blocks of one chunk one by one, with their factors; step t is ``offset + t`` of the sequence."""
+def _careful_blocks(
+    along: _Folded, Q: Tensor, steps: range, offset: int, plan: Plan, doubt: bool = False
+) -> Iterator[QRBlock]:
+    """Yield the blocks of one chunk one by one, with their factors; step t is ``offset + t`` of the sequence.
+
+    With `doubt`, single steps are taken for ones with a large strain from the start.
+    """
     t = steps.start
     while t < steps.stop:
         length = min(plan.length, steps.stop - t)
         Z = along.push(Q, range(t, t + length))
-        Q_next, R = orthonormalize(Z, plan.orthonormalizer)
+        doubt = doubt and length == 1
+        Q_next, R = orthonormalize_graded(Z) if doubt else orthonormalize(Z, plan.orthonormalizer)
         log_growth, spread = R.diagonal(dim1=-2, dim2=-1).log(), strain(R)
         if length == 1 and bool((spread > plan.graded).any()):
-            Q_next, R = orthonormalize_graded(Z)
-            log_growth = R.diagonal(dim1=-2, dim2=-1).log()
+            if not doubt:
+                Q_next, R = orthonormalize_graded(Z)
+                log_growth = R.diagonal(dim1=-2, dim2=-1).log()
             if bool((spread > plan.suspicious).any()):
-                annihilated, spread = _resolution(along[t], Q, Z)
+                annihilated, spread = _resolution(along[t], Q, Z, R)
                 if bool(annihilated.any()):
                     plan.beware()
                 log_growth = log_growth.masked_fill(annihilated, -math.inf)
@@ -302,8 +309,10 @@ def _resolved(along: _Folded, t: int, Q: Tensor, Z: Tensor, diagonal: Tensor) ->
     return not bool((diagonal[..., doubtful] <= _ANNIHILATED * rounding).any())
 
 
-def _resolution(step: Linearization, Q: Tensor, Z: Tensor) -> tuple[Tensor, Tensor]:
+def _resolution(step: Linearization, Q: Tensor, Z: Tensor, R: Tensor) -> tuple[Tensor, Tensor]:
     """Return which directions of ``Z = J Q`` are annihilated to rounding, and the strain of the others, (n, k) each.
+
+    R is the factor of Z.
 
     Seen with the rows of J scaled to one size: how they differ costs no digits, see
     :func:`~sklyap.orthonormalize.orthonormalize_graded`. Growth below the rounding error of the columns is none at
@@ -315,7 +324,10 @@ def _resolution(step: Linearization, Q: Tensor, Z: Tensor) -> tuple[Tensor, Tens
     J = step.dense().abs()
     scale = J.amax(-1, keepdim=True)
     scale = torch.where(scale > 0, scale, 1.0)
-    R = orthonormalize(Z / scale, "householder")[1]
+    if bool((scale.amin(-2) * _ONE_SIZE < scale.amax(-2)).any()):
+        R = orthonormalize(Z / scale, "householder")[1]
+    else:
+        scale = torch.ones_like(scale)
     rounding = torch.finfo(Q.dtype).eps * torch.linalg.vector_norm((J / scale) @ Q.abs(), dim=-2)
     annihilated = R.diagonal(dim1=-2, dim2=-1) <= _ANNIHILATED * rounding
     return annihilated, strain(R).masked_fill(annihilated, 0.0)
