@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +17,7 @@ from sklyap.cells import as_recurrent_cell
 from sklyap.drive import Drive
 from sklyap.exceptions import ConvergenceWarning, DegenerateSpectrumWarning, PrecisionWarning
 from sklyap.orthonormalize import random_bases
-from sklyap.tangent import check_settings, flushed_denormals, qr_iteration, strain_budget
+from sklyap.tangent import QRBlock, check_settings, flushed_denormals, qr_iteration, strain_budget
 from sklyap.threads import one_thread
 from sklyap.validation import check_choice, check_dtype, check_int, resolve_device, seed_from
 
@@ -126,6 +127,7 @@ def lyapunov_spectrum(
     return_basis: bool = False,
     batch_size: int | None = None,
     random_state: Any = None,
+    progress: Callable[[int], Any] | None = None,
 ) -> LyapunovResult:
     """Compute the Lyapunov spectrum of a recurrent network along sequences.
 
@@ -164,6 +166,9 @@ def lyapunov_spectrum(
         How many sequences to carry at once, a bound on memory; all by default.
     random_state : int, numpy random generator or None
         Seeds the tangent basis. None is 0: the same call gives the same numbers.
+    progress : callable, optional
+        Called now and then with how many steps, added up over sequences, have been done since the last call: the
+        ``update`` of a progress bar whose total is the steps of all sequences.
 
     Returns
     -------
@@ -227,6 +232,8 @@ def lyapunov_spectrum(
                 orthonormalizer=orthonormalizer, state=state, breakpoints=[warmup], exact=bins,
                 factors=return_local or return_basis,
             )  # fmt: skip
+            if progress is not None:
+                blocks = _reported(blocks, progress)
             return GrowthRecord.of(blocks, Q, indices, bins, return_local, return_basis)
 
     n_threads = torch.get_num_threads()
@@ -243,6 +250,12 @@ def lyapunov_spectrum(
     result = _summarise(records, warmup, interval, k == N)
     _warn(result, explicit=qr_interval != "auto", budget=strain_budget(dtype))
     return result
+
+
+def _reported(blocks: Iterable[QRBlock], progress: Callable[[int], Any]) -> Iterator[QRBlock]:
+    for block in blocks:
+        yield block
+        progress((block.stop - block.start) * len(block.log_growth))
 
 
 def _summarise(records: list[GrowthRecord], warmup: int, interval: int | str, complete: bool) -> LyapunovResult:

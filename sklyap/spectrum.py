@@ -64,7 +64,7 @@ class LyapunovSpectrumTransformer(SharedSequencesMixin, TransformerMixin, BaseEs
         How many networks to analyse at once, each on one thread; through joblib, so that
         ``joblib.parallel_config`` moves the work elsewhere.
     verbose : int, default=0
-        Whether to show a progress bar.
+        Whether to show a progress bar: over networks, or over the steps of a single one.
     on_error : {"raise", "warn"}, default="raise"
         What to do with a network that cannot be analysed: raise, or warn and give a row of NaN.
 
@@ -190,10 +190,7 @@ class LyapunovSpectrumTransformer(SharedSequencesMixin, TransformerMixin, BaseEs
         settings = self._settings()
         memory = check_memory(self.memory)
         prepared = [self._prepare(index, network, settings) for index, network in enumerate(networks)]
-        jobs = (joblib.delayed(_spectrum)(task, settings, memory, self.on_error) for task in prepared)
-        run = joblib.Parallel(n_jobs=self.n_jobs, return_as="generator" if self.verbose else "list")(jobs)
-        if self.verbose:
-            run = list(tqdm(run, total=len(networks), desc="spectra", unit="network"))
+        run = self._run(prepared, settings, memory)
         self.results_ = [result if isinstance(result, LyapunovResult) else None for result in run]
         self.failures_ = {i: result for i, result in enumerate(run) if isinstance(result, str)}
         self._warn()
@@ -205,6 +202,17 @@ class LyapunovSpectrumTransformer(SharedSequencesMixin, TransformerMixin, BaseEs
             for result in self.results_
         ]
         return np.stack(rows)
+
+    def _run(
+        self, prepared: list[tuple[RecurrentCell, Drive] | str], settings: dict[str, Any], memory: joblib.Memory
+    ) -> list[LyapunovResult | str]:
+        """Compute all spectra, with a bar where one is wanted."""
+        if self.verbose and len(prepared) == 1 and not isinstance(prepared[0], str):
+            with tqdm(total=sum(prepared[0][1].lengths), desc="spectrum", unit="step") as bar:
+                return [_spectrum(prepared[0], settings | {"progress": bar.update}, memory, self.on_error)]
+        jobs = (joblib.delayed(_spectrum)(task, settings, memory, self.on_error) for task in prepared)
+        run = joblib.Parallel(n_jobs=self.n_jobs, return_as="generator" if self.verbose else "list")(jobs)
+        return list(tqdm(run, total=len(prepared), desc="spectra", unit="network")) if self.verbose else run
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Return ``lyapunov_0``, ``lyapunov_1``, …; `input_features` is ignored."""
@@ -336,7 +344,7 @@ def _fingerprint(cell: RecurrentCell, drive: Drive, settings: dict[str, Any]) ->
     weights = {name: value.cpu().numpy() for name, value in cell.state_dict().items()}
     inputs = None if drive.inputs is None else [x.cpu().numpy() for x in drive.inputs]
     starts = None if drive.starts is None else drive.starts.cpu().numpy()
-    what = {name: str(value) for name, value in settings.items() if name not in ("device", "batch_size")}
+    what = {name: str(value) for name, value in settings.items() if name not in ("device", "batch_size", "progress")}
     return joblib.hash((version("sklyap"), plain, weights, inputs, starts, drive.lengths, what))
 
 

@@ -388,6 +388,15 @@ def test_batch_size_changes_nothing(lengths):
     assert quiet(layer, X, batch_size=2).exponents == pytest.approx(quiet(layer, X).exponents, abs=1e-7)
 
 
+@pytest.mark.parametrize("options", [{}, {"batch_size": 2}, {"qr_interval": 7}])
+def test_progress_counts_every_step_of_every_sequence(options):
+    layer, X = network("gru"), [x[:n] for x, n in zip(inputs(3, 200), [200, 31, 90], strict=True)]
+    done = []
+    result = quiet(layer, X, progress=done.append, **options)
+    assert sum(done) == 321 and len(done) > 2
+    np.testing.assert_array_equal(result.exponents, quiet(layer, X, **options).exponents)
+
+
 def test_autonomous_ensembles_have_a_sequence_for_each_start():
     ensemble, single = systems.henon(n_starts=3), systems.henon()
     many, one = (lyapunov_spectrum(system.cell, 400) for system in (ensemble, single))

@@ -86,6 +86,14 @@ def test_same_bits_for_every_n_jobs_and_verbosity(networks, sequences, capsys):
         )
 
 
+def test_a_single_network_shows_its_steps(networks, sequences, capsys):
+    reference = LyapunovSpectrumTransformer(sequences).fit_transform(networks[:1])
+    transformer = LyapunovSpectrumTransformer(sequences, verbose=1)
+    np.testing.assert_array_equal(transformer.fit_transform(networks[:1]), reference)
+    steps = len(sequences) * len(sequences[0])
+    assert f"{steps}/{steps}" in capsys.readouterr().err
+
+
 class TestMemory:
     def count(self, location):
         return len(list(location.rglob("output.pkl")))
@@ -98,6 +106,11 @@ class TestMemory:
         second = again.fit_transform(copy.deepcopy(networks))
         assert self.count(tmp_path) == len(networks)
         np.testing.assert_array_equal(first, second)
+
+    def test_a_bar_over_steps_is_no_other_spectrum(self, networks, sequences, tmp_path):
+        for verbose in (0, 1):
+            LyapunovSpectrumTransformer(sequences, memory=str(tmp_path), verbose=verbose).fit_transform(networks[:1])
+            assert self.count(tmp_path) == 1
 
     def test_misses_where_weights_sequences_settings_or_kind_differ(self, networks, sequences, tmp_path):
         network = networks[2]
