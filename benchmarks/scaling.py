@@ -34,7 +34,10 @@ def draw(measured, path):
     figure, row = plt.subplots(1, len(measured), figsize=(13, 3.2), layout="constrained", sharey=True)
     for axes, (label, points) in zip(row, measured.items(), strict=True):
         axes.loglog(*zip(*points, strict=True), marker="o")
-        axes.set(xlabel=label)
+        values = [value for value, _ in points]
+        axes.set_xticks(values, map(str, values))
+        axes.minorticks_off()
+        axes.set_xlabel(label)
     row[0].set_ylabel("ms per step")
     figure.suptitle(f"LSTM-64, 8 sequences, full state, float64, {torch.get_num_threads()} threads", fontsize=10)
     figure.savefig(path, dpi=120)
