@@ -129,9 +129,7 @@ def main() -> None:
         for name in options.tasks:
             print(TASKS[name].train(options.directory / name, options.data, options.n_jobs))
         return
-    start = time.perf_counter()
-    studies = study(options)
-    print("written to", prediction_tables.write(studies, options.output, time.perf_counter() - start))
+    print("written to", prediction_tables.write(study(options), options.output))
 
 
 if __name__ == "__main__":

@@ -122,10 +122,10 @@ def gains(predictions, ours, theirs, n_draws):
     return {label: (row[f"{m}_gain"], row[f"{m}_gain_se"]) for label, m in (("R²", "r2"), ("ρ", "spearman"))}
 
 
-def write(studies, output, seconds):
+def write(studies, output):
     """Write ``prediction_table.md`` and the figures."""
     (output / "images").mkdir(parents=True, exist_ok=True)
-    parts = [f"{machine()}; the tables took {seconds / 60:.0f} minutes.\n"]
+    parts = [f"{machine()}.\n"]
     for epoch in dict.fromkeys(study.epoch for study in studies):
         chosen = [study for study in studies if study.epoch == epoch]
         parts += [f"**After epoch {epoch}**, out of fold (ten folds)\n", markdown(_scores(chosen))]
@@ -206,7 +206,9 @@ def draw_curves(studies, path):
         low = min(study.curve[[f"r2 {name}" for name in CURVES]].min().min(), 0)
         ax.set(title=f"{study.name}, epoch {study.epoch}", xlabel="training networks", ylabel="out-of-fold R²")
         ax.set(xscale="log", ylim=(max(low, -0.3), None))
-        ax.set_xticks(study.curve["n"], [f"{n:.0f}" for n in study.curve["n"]], minor=False)
+        sizes = study.curve["n"].to_numpy()
+        shown = sizes[np.append(np.diff(np.log(sizes)) > 0.25, True)]
+        ax.set_xticks(shown, [f"{n:.0f}" for n in shown])
         ax.minorticks_off()
         ax.grid(alpha=0.3)
     axes[0].legend(fontsize=8)

@@ -113,6 +113,8 @@ def draw_latent(spectra, losses, cells, path):
         known, code = model.transform(spectra[train])[:, 0], model.transform(spectra[shown])
         LatentDisplay(code[:, :2], losses[shown]).plot(ax)
         ax.set_title(name)
+        if ax is not axes[0]:
+            ax.get_legend().remove()
         bad = losses[shown] > np.median(losses[shown])
         sign = np.sign(roc_auc_score(losses[train] > np.median(losses[train]), known) - 0.5)
         predicted = model.predict(spectra[shown])

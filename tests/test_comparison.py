@@ -282,7 +282,7 @@ def test_the_table_as_a_figure(population, transformer):
 
 def test_the_benchmark_writes_its_tables(population, digits, tmp_path):
     studies = [prediction_tables.Study("digits", population, digits[0][:4], 1, tmp_path, None, small=True).run()]
-    text = prediction_tables.write(studies, tmp_path, seconds=1.0).read_text()
+    text = prediction_tables.write(studies, tmp_path).read_text()
     for part in (
         "| AeLLE |",
         "AeLLE, code alone",
