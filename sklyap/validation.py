@@ -53,9 +53,10 @@ def check_int(
     wanted = f"{_owner(name, caller)} must be an int{_bounds(low, high)}. Got {value!r} instead."
     if isinstance(value, bool | np.bool_) or not isinstance(value, Integral):
         raise TypeError(wanted)
-    if (low is not None and value < low) or (high is not None and value > high):
+    number = int(value)
+    if (low is not None and number < low) or (high is not None and number > high):
         raise ValueError(wanted)
-    return int(value)
+    return number
 
 
 def check_real(

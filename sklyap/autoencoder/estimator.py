@@ -100,7 +100,7 @@ class SpectrumAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Reg
         The epoch whose weights are kept, from 1; 0 for the initial weights.
     n_features_in_ : int
         Number of exponents per spectrum.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the exponents, where the input had any.
 
     Notes

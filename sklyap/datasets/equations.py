@@ -1,4 +1,4 @@
-"""One-step maps of the known systems, on states (*batch, N), and mean-field theory."""
+"""One-step maps of the known systems, on states ``(*batch, N)``, and mean-field theory."""
 
 from __future__ import annotations
 

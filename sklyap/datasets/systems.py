@@ -171,9 +171,9 @@ def periodic_product(matrices: Any = None) -> KnownSystem:
 
 
 def gaussian_product(n_units: int = 10, *, scale: float = 1.0) -> KnownSystem:
-    """``s' = A_t s`` with independent A_t of independent N(0, σ²) entries [1]_.
+    """``s' = A_t s`` with independent A_t of independent N(0, σ²) entries.
 
-    λ_i = ½ [ln 2σ² + ψ((N - i + 1) / 2)].
+    λ_i = ½ [ln 2σ² + ψ((N - i + 1) / 2)], see [1]_.
 
     Parameters
     ----------
@@ -246,7 +246,7 @@ def constant_gate_lstm(n_inputs: int = 3, forget_bias: Any = None) -> KnownSyste
 
 
 def henon(*, n_starts: int = 1) -> KnownSystem:
-    """The Hénon map with a = 1.4, b = 0.3 [1]_; the sum is ln 0.3 exactly.
+    """The Hénon map with a = 1.4, b = 0.3; the sum is ln 0.3 exactly.
 
     Parameters
     ----------
@@ -255,8 +255,7 @@ def henon(*, n_starts: int = 1) -> KnownSystem:
 
     References
     ----------
-    .. [1] Hénon, M. (1976). A two-dimensional mapping with a strange attractor. Communications in Mathematical
-       Physics 50.
+    Hénon, M. (1976). A two-dimensional mapping with a strange attractor. Communications in Mathematical Physics 50.
     """
     first = 0.41918
     return KnownSystem(
@@ -269,7 +268,7 @@ def henon(*, n_starts: int = 1) -> KnownSystem:
 
 
 def ikeda(*, n_starts: int = 1) -> KnownSystem:
-    """The Ikeda map with u = 0.9 [1]_; the sum is 2 ln 0.9 exactly, and the transposed Jacobian gives 0.28.
+    """The Ikeda map with u = 0.9; the sum is 2 ln 0.9 exactly, and the transposed Jacobian gives 0.28.
 
     Parameters
     ----------
@@ -277,8 +276,8 @@ def ikeda(*, n_starts: int = 1) -> KnownSystem:
 
     References
     ----------
-    .. [1] Hammel, S. M., Jones, C. K. R. T. and Moloney, J. V. (1985). Global dynamical behavior of the optical
-       field in a ring cavity. JOSA B 2.
+    Hammel, S. M., Jones, C. K. R. T. and Moloney, J. V. (1985). Global dynamical behavior of the optical field in a
+    ring cavity. JOSA B 2.
     """
     first = 0.5075
     return KnownSystem(
@@ -336,10 +335,10 @@ _LORENZ = {
 
 
 def tanh_map(n_units: int = 400, gain: float = 2.0, *, random_state: Any = 0, n_starts: int = 1) -> KnownSystem:
-    """``x' = J tanh x`` with J ~ N(0, g²/N): mean-field values of the largest exponent and of the mean [1]_.
+    """``x' = J tanh x`` with J ~ N(0, g²/N): mean-field values of the largest exponent and of the mean.
 
     With the variance Δ of x that solves Δ = g² ⟨tanh² x⟩, λ_1 = ½ ln(g² ⟨sech⁴ x⟩), and the mean of all exponents
-    is ln g - ½ + ⟨ln sech² x⟩, exact for large N; only λ_1 is given as an exponent.
+    is ln g - ½ + ⟨ln sech² x⟩, exact for large N [1]_; only λ_1 is given as an exponent.
 
     Parameters
     ----------
@@ -371,7 +370,7 @@ def tanh_map(n_units: int = 400, gain: float = 2.0, *, random_state: Any = 0, n_
 
 
 def rate_network(*, n_starts: int = 1) -> KnownSystem:
-    """A chaotic rate network, ``τ dh/dt = -h + J tanh h``: 100 units, g = 4, steps of 0.1 τ, no autapses [1]_.
+    """A chaotic rate network, ``τ dh/dt = -h + J tanh h``: 100 units, g = 4, steps of 0.1 τ, no autapses.
 
     The weights are those of the published program [1]_ with its seeds; a single run of it, of 1000 τ, gives 0.1634,
     0.0898, 0.0164, 0.0013 and a Kaplan-Yorke dimension of 6.35, within the scatter of such runs (0.01 and 0.2).

@@ -102,7 +102,7 @@ class SpectrumStatistics(TransformerMixin, BaseEstimator):
         The names, in the order of the columns.
     n_features_in_ : int
         Number of exponents per spectrum.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the exponents, where the input had any.
 
     See Also
