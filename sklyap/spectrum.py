@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
+from types import FunctionType
 from typing import Any
 
 import joblib
@@ -322,7 +323,10 @@ def _spectrum(
             warnings.simplefilter("ignore", SklyapWarning)
             if any(isinstance(module, FunctionCell) for module in cell.modules()):
                 return _compute(None, cell, drive, settings)
-            compute = memory.cache(_compute, ignore=["cell", "drive", "settings"])
+            # joblib notes once for each function object, in the first cache it meets, whose results it keeps; without the
+            # note, other processes compute again. So each call brings an object of its own.
+            function = FunctionType(_compute.__code__, globals(), _compute.__name__)
+            compute = memory.cache(function, ignore=["cell", "drive", "settings"])
             return compute(_fingerprint(cell, drive, settings), cell, drive, settings)
     except Exception as error:
         if on_error == "raise":

@@ -107,6 +107,14 @@ class TestMemory:
         assert self.count(tmp_path) == len(networks)
         np.testing.assert_array_equal(first, second)
 
+    def test_the_second_cache_of_a_process_serves_others_too(self, networks, sequences, tmp_path):
+        for name in ("first", "second"):
+            LyapunovSpectrumTransformer(sequences, memory=str(tmp_path / name)).fit_transform(networks)
+        written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("output.pkl")}
+        again = LyapunovSpectrumTransformer(sequences, memory=str(tmp_path / "second"), n_jobs=2)
+        again.fit_transform(networks)
+        assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("output.pkl")} == written
+
     def test_a_bar_over_steps_is_no_other_spectrum(self, networks, sequences, tmp_path):
         for verbose in (0, 1):
             LyapunovSpectrumTransformer(sequences, memory=str(tmp_path), verbose=verbose).fit_transform(networks[:1])
