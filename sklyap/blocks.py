@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sklyap.orthonormalize import eliminate, gram_schmidt, log_range, orthonormalize
+from sklyap.orthonormalize import by_cholesky, cholesky_qr2, eliminate, gram_schmidt, log_range, orthonormalize
 
 __all__ = ["Plan", "QRBlock", "Seen", "strain_budget"]
 
@@ -119,7 +119,12 @@ class Plan:
                 return Seen(steps, *eliminate(Z), peak)
             if k >= _GRAM_SCHMIDT_FROM and len(Z) * k >= _GRAM_SCHMIDT_NUMBERS:
                 return Seen(steps, *gram_schmidt(Z), peak)
-        if self.orthonormalizer == "auto" and not Z.is_cuda:
+        if by_cholesky(Z, self.orthonormalizer):
+            Q, R, fine = cholesky_qr2(Z)
+            # Where it fails there is no growth, which the check of many blocks at once finds.
+            diagonal = R.diagonal(dim1=-2, dim2=-1).masked_fill(~fine.unsqueeze(-1), math.nan)
+            return Seen(steps, Q, diagonal, R.abs().amax((-2, -1)))
+        if self.orthonormalizer == "auto":
             # Signs of R do not matter here, and setting them costs as much as factoring a small matrix.
             Q, R = torch.linalg.qr(Z)
         else:

@@ -247,7 +247,7 @@ def lyapunov_spectrum(
             records = list(pool.map(run, drive.batches(math.ceil(size / n_threads))))
     else:
         records = [run(indices) for indices in drive.batches(size)]
-    result = _summarise(records, warmup, interval, k == N)
+    result = summarise(records, warmup, interval, k == N)
     _warn(result, explicit=qr_interval != "auto", budget=strain_budget(dtype))
     return result
 
@@ -258,7 +258,7 @@ def _reported(blocks: Iterable[QRBlock], progress: Callable[[int], Any]) -> Iter
         progress((block.stop - block.start) * len(block.log_growth))
 
 
-def _summarise(records: list[GrowthRecord], warmup: int, interval: int | str, complete: bool) -> LyapunovResult:
+def summarise(records: list[GrowthRecord], warmup: int, interval: int | str, complete: bool) -> LyapunovResult:
     order = np.argsort([i for record in records for i in record.indices])
 
     def gather(name: str) -> np.ndarray | None:

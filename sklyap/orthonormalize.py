@@ -13,6 +13,8 @@ from sklyap.validation import check_choice
 
 __all__ = [
     "METHODS",
+    "by_cholesky",
+    "cholesky_qr2",
     "eliminate",
     "gram_schmidt",
     "log_range",
@@ -41,7 +43,7 @@ def orthonormalize(Z: Tensor, method: str = "auto") -> tuple[Tensor, Tensor]:
     Z : Tensor of shape (*batch, n, k)
         With k <= n.
     method : {"auto", "householder", "cholesky"}
-        "cholesky" is CholeskyQR2 on columns scaled to unit length: two passes of Gram matrix, Cholesky
+        "cholesky" is CholeskyQR2 in float64 on columns scaled to unit length: two passes of Gram matrix, Cholesky
         factor and triangular solve, all of them matrix products; elements of the batch that are too
         ill-conditioned for it fall back to Householder. "auto" is Householder on the CPU and Cholesky on
         a GPU, where batched Householder QR is slow.
@@ -67,9 +69,14 @@ def orthonormalize(Z: Tensor, method: str = "auto") -> tuple[Tensor, Tensor]:
     check_choice(method, "orthonormalizer", METHODS)
     if Z.shape[-1] > Z.shape[-2]:
         raise ValueError(f"The 'Z' parameter must have no more columns than rows. Got shape {tuple(Z.shape)} instead.")
-    if method == "cholesky" or (method == "auto" and Z.is_cuda):
+    if by_cholesky(Z, method):
         return _cholesky_qr2(Z)
     return _householder(Z)
+
+
+def by_cholesky(Z: Tensor, method: str) -> bool:
+    """Tell whether `method` means CholeskyQR2 for Z."""
+    return method == "cholesky" or (method == "auto" and Z.is_cuda)
 
 
 def orthonormalize_graded(Z: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,6 +111,31 @@ def _householder(Z: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _cholesky_qr2(Z: Tensor) -> tuple[Tensor, Tensor]:
+    Q, R, fine = cholesky_qr2(Z)
+    bad = ~fine
+    if bool(bad.any()):
+        Q[bad], R[bad] = _householder(Z[bad])
+    return Q, R
+
+
+def cholesky_qr2(Z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Factor ``Z = Q R`` by CholeskyQR2 where the condition of Z allows, without waiting for a GPU to know where.
+
+    Parameters
+    ----------
+    Z : Tensor of shape (*batch, n, k)
+
+    Returns
+    -------
+    Q : Tensor of shape (*batch, n, k)
+    R : Tensor of shape (*batch, k, k)
+    fine : bool Tensor of shape (*batch,)
+        Which elements of the batch hold; the others are garbage.
+    """
+    if Z.dtype == torch.float32:
+        # The Gram matrix squares the condition, for which float32 has no digits.
+        Q, R, fine = cholesky_qr2(Z.double())
+        return Q.float(), R.float(), fine
     # Columns of Z are graded over many orders of magnitude; scaled to unit length, Cholesky does not mind.
     scale = torch.linalg.vector_norm(Z, dim=-2)
     usable = torch.isfinite(scale) & (scale > 0)
@@ -113,10 +145,7 @@ def _cholesky_qr2(Z: Tensor) -> tuple[Tensor, Tensor]:
     fine2 = torch.linalg.matrix_norm(gram, ord="fro") < _NOT_NEARLY_ORTHONORMAL
     Q, R2, fine3 = _cholesky_pass(Q)
     R = (R2 @ R1) * scale.unsqueeze(-2)
-    bad = ~(usable.all(-1) & fine1 & fine2 & fine3)
-    if bool(bad.any()):
-        Q[bad], R[bad] = _householder(Z[bad])
-    return Q, R
+    return Q, R, usable.all(-1) & fine1 & fine2 & fine3
 
 
 def _cholesky_pass(Z: Tensor) -> tuple[Tensor, Tensor, Tensor]:

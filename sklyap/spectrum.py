@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections import defaultdict
 from collections.abc import Sequence
-from importlib.metadata import version
-from types import FunctionType
 from typing import Any
 
 import joblib
@@ -16,20 +15,23 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, check_memory
 from tqdm.auto import tqdm
 
-from sklyap.cells import FunctionCell, RecurrentCell, as_recurrent_cell
+from sklyap.cells import RecurrentCell, as_recurrent_cell
 from sklyap.drive import Drive, SharedSequencesMixin
 from sklyap.exceptions import (
     DegenerateSpectrumWarning,
     FailedNetworkWarning,
     PrecisionWarning,
-    SklyapWarning,
 )
-from sklyap.lyapunov import LyapunovResult, check_settings, lyapunov_spectrum
+from sklyap.fingerprint import structure
+from sklyap.lyapunov import LyapunovResult, check_settings
+from sklyap.spectrum_worker import Task, reason_of, spectra_of
 from sklyap.tangent import strain_budget, tangent_size
-from sklyap.threads import one_thread
-from sklyap.validation import check_choice, check_dtype, check_int, check_networks, seed_from
+from sklyap.validation import check_choice, check_dtype, check_int, check_networks, resolve_device, seed_from
 
 __all__ = ["LyapunovSpectrumTransformer"]
+
+_ENSEMBLE_BYTES = 2**28
+"""Of the tangent bases of networks in one batch on a GPU, which needs about ten times as much in all."""
 
 
 class LyapunovSpectrumTransformer(SharedSequencesMixin, TransformerMixin, BaseEstimator):
@@ -59,11 +61,11 @@ class LyapunovSpectrumTransformer(SharedSequencesMixin, TransformerMixin, BaseEs
     memory : joblib.Memory or str, optional
         Cache of spectra. An entry depends on the network's weights, the sequences and the settings, not
         on the object, process or device, so no spectrum is computed twice across folds, grids and runs.
-        Step functions of a :class:`~sklyap.cells.FunctionCell` have no fingerprint and are not cached.
+        Cells that depend on more than weights, attributes and their own source (on a closure) are not cached.
         joblib unpickles what it finds there: name a directory that only you write to.
     n_jobs : int, optional
         How many networks to analyse at once, each on one thread; through joblib, so that
-        ``joblib.parallel_config`` moves the work elsewhere.
+        ``joblib.parallel_config`` moves the work elsewhere. On a GPU, networks of one shape go in batches.
     verbose : int, default=0
         Whether to show a progress bar: over networks, or over the steps of a single one.
     on_error : {"raise", "warn"}, default="raise"
@@ -205,15 +207,48 @@ class LyapunovSpectrumTransformer(SharedSequencesMixin, TransformerMixin, BaseEs
         return np.stack(rows)
 
     def _run(
-        self, prepared: list[tuple[RecurrentCell, Drive] | str], settings: dict[str, Any], memory: joblib.Memory
+        self, prepared: list[Task | str], settings: dict[str, Any], memory: joblib.Memory
     ) -> list[LyapunovResult | str]:
         """Compute all spectra, with a bar where one is wanted."""
         if self.verbose and len(prepared) == 1 and not isinstance(prepared[0], str):
             with tqdm(total=sum(prepared[0][1].lengths), desc="spectrum", unit="step") as bar:
-                return [_spectrum(prepared[0], settings | {"progress": bar.update}, memory, self.on_error)]
-        jobs = (joblib.delayed(_spectrum)(task, settings, memory, self.on_error) for task in prepared)
-        run = joblib.Parallel(n_jobs=self.n_jobs, return_as="generator" if self.verbose else "list")(jobs)
-        return list(tqdm(run, total=len(prepared), desc="spectra", unit="network")) if self.verbose else run
+                return spectra_of(prepared, settings | {"progress": bar.update}, memory, self.on_error)
+        groups = self._groups(prepared)
+        jobs = (
+            joblib.delayed(spectra_of)([prepared[i] for i in group], settings, memory, self.on_error)
+            for group in groups
+        )
+        results: dict[int, LyapunovResult | str] = {}
+        with tqdm(total=len(prepared), desc="spectra", unit="network", disable=not self.verbose) as bar:
+            run = joblib.Parallel(n_jobs=self.n_jobs, return_as="generator" if self.verbose else "list")(jobs)
+            for group, done in zip(groups, run, strict=True):
+                results.update(zip(group, done, strict=True))
+                bar.update(len(group))
+        return [results[i] for i in range(len(prepared))]
+
+    def _groups(self, prepared: list[Task | str]) -> list[list[int]]:
+        """Return the indices of networks to analyse together: one by one, but on a GPU by structure."""
+        if resolve_device(self.device).type == "cpu":
+            return [[i] for i in range(len(prepared))]
+        alike: dict[Any, list[int]] = defaultdict(list)
+        for i, task in enumerate(prepared):
+            kind = None if isinstance(task, str) or len(set(task[1].lengths)) > 1 else structure(task[0])
+            alike[(i,) if kind is None or isinstance(task, str) else (kind, *task[1].lengths)].append(i)
+        groups = []
+        for members in alike.values():
+            size = self._group_size(prepared[members[0]])
+            groups += [members[i : i + size] for i in range(0, len(members), size)]
+        return groups
+
+    def _group_size(self, task: Task | str) -> int:
+        """Return how many networks like this one fit into a batch."""
+        if isinstance(task, str):
+            return 1
+        cell, drive = task
+        N = tangent_size(cell, self.state)
+        basis = N * min(self.n_exponents_, N) * check_dtype(self.dtype).itemsize
+        most = _ENSEMBLE_BYTES // basis if self.batch_size is None else self.batch_size
+        return max(1, most // drive.n_sequences)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Return ``lyapunov_0``, ``lyapunov_1``, …; `input_features` is ignored."""
@@ -264,7 +299,7 @@ class LyapunovSpectrumTransformer(SharedSequencesMixin, TransformerMixin, BaseEs
                 raise
             return None
 
-    def _prepare(self, index: int, network: Any, settings: dict[str, Any]) -> tuple[RecurrentCell, Drive] | str:
+    def _prepare(self, index: int, network: Any, settings: dict[str, Any]) -> Task | str:
         """Return a cell with its drive, small enough to send to a worker, or why there is none."""
         try:
             cell = self._cell(network)
@@ -276,7 +311,7 @@ class LyapunovSpectrumTransformer(SharedSequencesMixin, TransformerMixin, BaseEs
             if self.on_error == "raise":
                 error.add_note(f"This is network {index} of the list.")
                 raise
-            return _reason(error)
+            return reason_of(error)
 
     def _aligned(self, exponents: np.ndarray) -> np.ndarray:
         if self.align == "truncate":
@@ -309,48 +344,3 @@ class LyapunovSpectrumTransformer(SharedSequencesMixin, TransformerMixin, BaseEs
                 PrecisionWarning,
                 stacklevel=4,
             )
-
-
-def _spectrum(
-    task: tuple[RecurrentCell, Drive] | str, settings: dict[str, Any], memory: joblib.Memory, on_error: str
-) -> LyapunovResult | str:
-    """Compute one network's spectrum in a worker; return a sentence for one that failed."""
-    if isinstance(task, str):
-        return task
-    cell, drive = task
-    try:
-        with one_thread(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", SklyapWarning)
-            if any(isinstance(module, FunctionCell) for module in cell.modules()):
-                return _compute(None, cell, drive, settings)
-            # joblib notes once for each function object, in the first cache it meets, whose results it keeps; without the
-            # note, other processes compute again. So each call brings an object of its own.
-            function = FunctionType(_compute.__code__, globals(), _compute.__name__)
-            compute = memory.cache(function, ignore=["cell", "drive", "settings"])
-            return compute(_fingerprint(cell, drive, settings), cell, drive, settings)
-    except Exception as error:
-        if on_error == "raise":
-            raise
-        return _reason(error)
-
-
-def _compute(fingerprint: str | None, cell: RecurrentCell, drive: Drive, settings: dict[str, Any]) -> LyapunovResult:
-    """Compute a spectrum; the arguments but for the fingerprint are what it stands for."""
-    return lyapunov_spectrum(cell, drive, **settings)
-
-
-def _fingerprint(cell: RecurrentCell, drive: Drive, settings: dict[str, Any]) -> str:
-    """Return a hash of weights, drive and settings that is the same in every process."""
-    plain = [
-        (type(module).__qualname__, {k: v for k, v in vars(module).items() if isinstance(v, int | float | str | bool)})
-        for module in cell.modules()
-    ]
-    weights = {name: value.cpu().numpy() for name, value in cell.state_dict().items()}
-    inputs = None if drive.inputs is None else [x.cpu().numpy() for x in drive.inputs]
-    starts = None if drive.starts is None else drive.starts.cpu().numpy()
-    what = {name: str(value) for name, value in settings.items() if name not in ("device", "batch_size", "progress")}
-    return joblib.hash((version("sklyap"), plain, weights, inputs, starts, drive.lengths, what))
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"

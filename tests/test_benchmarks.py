@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import gpu
 from benchmarks.reference import diagonal_products, textbook
 from benchmarks.spectra import network
 from sklyap import lyapunov_spectrum
@@ -35,3 +36,13 @@ def test_the_command_runs(tmp_path):
     for case in ("h-only, float32", "textbook", "leading 4 of 48", "beyond raw calls", "two cores", "peak memory"):
         assert table.count(case), case
     assert (tmp_path / "images" / "scaling.png").stat().st_size > 10_000
+
+
+def test_the_gpu_benchmark_runs_and_is_refused_without_one(monkeypatch):
+    rows = gpu.table("cuda" if torch.cuda.is_available() else "cpu", small=True)
+    assert len(rows) == 4 and all(row["times faster"] > 0 for row in rows)
+    assert all(row["largest relative difference"] < 1e-9 for row in rows[2:])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["gpu"])
+    with pytest.raises(SystemExit, match="needs a CUDA device"):
+        gpu.main()

@@ -29,8 +29,11 @@ LAYERS = {
     "covariant": 3,
     "lyapunov": 3.3,
     "gradients": 3.3,
+    "ensemble": 3.6,
     "matching": 3.6,
+    "fingerprint": 4,
     "networks": 4,
+    "spectrum_worker": 4.5,
     "spectrum": 5,
     "statistics": 5,
     "autoencoder": 5,
@@ -62,6 +65,8 @@ THIRD_PARTY = {
 EXTRA = {
     "storage": {"safetensors"},
     "datasets": {"scipy", "sklearn"},
+    "fingerprint": {"joblib"},
+    "spectrum_worker": {"joblib"},
     "statistics": {"pandas"},
     "population": {"distributed"},
 }
