@@ -18,6 +18,10 @@ _MANY_SEQUENCES = 32
 """From how many sequences on their spread alone tells the standard error."""
 _SAMPLES_WANTED = 64
 """Independent sums over bins of time that the standard error of fewer sequences rests on."""
+_SHORTEST_BIN = 8
+"""Steps of a bin where there are some sequences: exact sums cost a factorisation at every edge."""
+_SOME_SEQUENCES = 8
+"""From how many sequences on bins may be that coarse."""
 _FEWEST_SAMPLES = 8
 """Below this many, correlations in time cannot be told."""
 
@@ -26,7 +30,7 @@ def time_bins(warmup: int, n_steps: int, n_sequences: int) -> list[int]:
     """Return the edges of the bins of time over which growth is summed, for the standard error."""
     steps = n_steps - warmup
     wanted = 1 if n_sequences >= _MANY_SEQUENCES else math.ceil(_SAMPLES_WANTED / max(1, n_sequences - 1))
-    n_bins = max(1, min(wanted, steps))
+    n_bins = max(1, min(wanted, steps // _SHORTEST_BIN if n_sequences >= _SOME_SEQUENCES else steps))
     return [warmup + (steps * i) // n_bins for i in range(n_bins + 1)]
 
 
@@ -63,7 +67,7 @@ class GrowthRecord:
         steps = np.zeros((n, len(bins) - 1), dtype=np.int64)
         local = np.full((n, end - warmup, k), np.nan) if keep_local else None
         bases, factors = [Q], list[Tensor]()
-        worst, intervals, current = 0.0, [], 0
+        worst, intervals, current, total = 0.0, [], 0, sums[:, 0]
         for block in blocks:
             if keep_basis:
                 assert block.Q is not None and block.R is not None
@@ -76,8 +80,9 @@ class GrowthRecord:
                 continue
             while bins[current + 1] <= block.start:
                 current += 1
+                total = sums[:, current]
             m, length = len(block.log_growth), block.stop - block.start
-            sums[:m, current] += block.log_growth
+            (total if m == n else total[:m]).add_(block.log_growth)
             steps[:m, current] += length
             worst = max(worst, block.strain)
             intervals.append(length)

@@ -16,7 +16,7 @@ __all__ = ["Plan", "QRBlock", "Seen", "strain_budget"]
 _LONGEST_INTERVAL = 64
 _GRAM_SCHMIDT_FROM, _GRAM_SCHMIDT_NUMBERS = 96, 384
 """From how many directions, of one sequence and of all, block Gram-Schmidt is faster than Householder reflections."""
-_ELIMINATE_FROM, _ELIMINATE_NUMBERS = 24, 64
+_ELIMINATE_FROM, _ELIMINATE_NUMBERS = 24, 96
 """From how many directions, of one sequence and of all, elimination is faster than a QR."""
 _GRADED = 20.0
 """Strain of a single step from which on it is worth a factorisation that keeps the digits of graded rows."""
@@ -24,6 +24,12 @@ _WARY = 32
 """How many steps are taken one by one after one in which directions may have been annihilated."""
 _AIM = 0.8
 """Share of the strain budget that the next block is planned for; the rest is room for a worse block."""
+_LARGE = 2**14
+"""From how many numbers on a copy costs more than another call."""
+_UNRESOLVED = 9.0
+"""Strain of a single step that leaves float32 three digits of the smallest growth."""
+_SMALL = 384
+"""Up to this many dimensions float64, where elimination and longer blocks hold, is the faster on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -73,16 +79,23 @@ class Plan:
         Strain of a single step from which on rows are taken to be graded, and directions perhaps annihilated.
     wary : int
         How many more blocks are single steps, to be factored with care.
+    outgrown : bool
+        Whether a single step took more digits than there are: to be repeated in float64.
     """
 
-    def __init__(self, qr_interval: int | str, orthonormalizer: str, Q: Tensor) -> None:
+    def __init__(self, qr_interval: int | str, orthonormalizer: str, Q: Tensor, may_widen: bool = False) -> None:
         self.fixed = qr_interval != "auto"
         self.length = int(qr_interval) if self.fixed else 1
         self.orthonormalizer = orthonormalizer
         self.suspicious = -math.log(torch.finfo(Q.dtype).eps * Q.shape[-2])
         self.graded = min(self.suspicious, _GRADED)
         self.wary = 0
+        self.outgrown = False
         self._budget = strain_budget(Q.dtype)
+        self._limit = math.inf
+        if may_widen and not self.fixed and Q.dtype == torch.float32:
+            small = Q.shape[-2] <= _SMALL and not Q.is_cuda
+            self._limit = _AIM * self._budget / 2 if small else _UNRESOLVED
         self._range = log_range(Q.dtype)
         self._rate = 0.0
 
@@ -95,6 +108,9 @@ class Plan:
         self.wary = max(0, self.wary - 1)
         if self.fixed:
             return True
+        if length == 1 and block_strain > self._limit:
+            self.outgrown = True
+            return False
         load = max(block_strain / self._budget, growth / self._range)
         if load > 1 and length > 1:
             if math.isfinite(load):
@@ -109,34 +125,37 @@ class Plan:
         self.length = int(min(max(planned, 1), 2 * length + 1, 1 if self.wary else _LONGEST_INTERVAL))
         return True
 
-    def factor(self, Z: Tensor, steps: range, exact: bool) -> Seen:
+    def factor(self, Z: Tensor, steps: range, exact: bool) -> tuple[Tensor, Seen]:
         """Factor what `steps` have made of the basis, for its growth only; orthonormally if `exact`."""
         k = Z.shape[-1]
-        if self.orthonormalizer == "auto" and not Z.is_cuda and k >= _ELIMINATE_FROM:
-            peak = Z.abs().amax((-2, -1))
+        if self.orthonormalizer == "auto" and not Z.is_cuda and len(Z) * k >= _ELIMINATE_NUMBERS:
             # float64 has digits to spare for a condition of some hundreds.
-            if not exact and Z.dtype == torch.float64 and len(Z) * k >= _ELIMINATE_NUMBERS and _finite(peak):
-                return Seen(steps, *eliminate(Z), peak)
+            if not exact and Z.dtype == torch.float64 and k >= _ELIMINATE_FROM:
+                peak = _peak(Z)
+                if _finite(peak):
+                    B, diagonal = eliminate(Z)
+                    return B, Seen(steps, diagonal, peak)
             if k >= _GRAM_SCHMIDT_FROM and len(Z) * k >= _GRAM_SCHMIDT_NUMBERS:
-                return Seen(steps, *gram_schmidt(Z), peak)
+                Q, diagonal = gram_schmidt(Z)
+                return Q, Seen(steps, diagonal, _peak(Z))
         if by_cholesky(Z, self.orthonormalizer):
             Q, R, fine = cholesky_qr2(Z)
             # Where it fails there is no growth, which the check of many blocks at once finds.
             diagonal = R.diagonal(dim1=-2, dim2=-1).masked_fill(~fine.unsqueeze(-1), math.nan)
-            return Seen(steps, Q, diagonal, R.abs().amax((-2, -1)))
+            return Q, Seen(steps, diagonal, _peak(R))
         if self.orthonormalizer == "auto":
             # Signs of R do not matter here, and setting them costs as much as factoring a small matrix.
             Q, R = torch.linalg.qr(Z)
         else:
             Q, R = orthonormalize(Z, self.orthonormalizer)
-        return Seen(steps, Q, R.diagonal(dim1=-2, dim2=-1).abs(), R.abs().amax((-2, -1)))
+        return Q, Seen(steps, R.diagonal(dim1=-2, dim2=-1).abs(), _peak(R))
 
     def check(
-        self, seen: list[Seen], offset: int, resolved: Callable[[], bool] = lambda: False
+        self, seen: list[Seen], Q: Tensor, offset: int, resolved: Callable[[], bool] = lambda: False
     ) -> tuple[list[QRBlock], bool]:
         """Return blocks run without looking if all of them hold, and whether to go on without care.
 
-        Only the last of them has its basis. `resolved` looks closer at a single step with a large strain.
+        Only the last of them has its basis, Q. `resolved` looks closer at a single step with a large strain.
         """
         log_growth = torch.stack([block.diagonal for block in seen]).log()
         worst = (torch.stack([block.peak for block in seen]).log() - log_growth.amin(-1)).amax(-1)
@@ -149,10 +168,17 @@ class Plan:
             return [], False
         if not self.accepts(longest, max(strains), growth):
             return [], False
-        bases = [None] * (len(seen) - 1) + [seen[-1].Q]
+        bases = [None] * (len(seen) - 1) + [Q]
         spans = [(offset + block.steps.start, offset + block.steps.stop) for block in seen]
         rows = zip(spans, bases, log_growth, strains, strict=True)
         return [QRBlock(*span, Q, None, rates, spread) for span, Q, rates, spread in rows], True
+
+
+def _peak(values: Tensor) -> Tensor:
+    """Return the largest modulus in each matrix, of large ones without a copy."""
+    if values.numel() < _LARGE:
+        return values.abs().amax((-2, -1))
+    return torch.maximum(values.amax((-2, -1)), -values.amin((-2, -1)))
 
 
 def _finite(values: Tensor) -> bool:
@@ -161,9 +187,8 @@ def _finite(values: Tensor) -> bool:
 
 @dataclass(frozen=True)
 class Seen:
-    """A block that has run but has not been checked: its steps, basis, |diag R| and the largest entry."""
+    """A block that has run but has not been checked: its steps, |diag R| and the largest entry."""
 
     steps: range
-    Q: Tensor | None
     diagonal: Tensor
     peak: Tensor

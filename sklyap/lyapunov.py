@@ -156,6 +156,8 @@ def lyapunov_spectrum(
         "hidden" freezes all but the hidden state (the cell state of an LSTM, the velocities of a coRNN), the variant of
         [2]_; it is not the Lyapunov spectrum of the network.
     dtype : {"float64", "float32"}, default="float64"
+        A run in float32 goes on in float64 where single steps part directions by more than float32 has digits for,
+        as those of a full LSTM state do (with `qr_interval` "auto", and without `return_local` and `return_basis`).
     device : str, default="auto"
         A torch device; "auto" is CUDA where there is one.
     return_local : bool, default=False
@@ -243,7 +245,8 @@ def lyapunov_spectrum(
             records = [run(indices) for indices in drive.batches(size)]
     elif device.type == "cpu" and n_threads > 1 and size > 1:
         # A thread for each share of the sequences factors large matrices faster than threads inside a factorisation.
-        with one_thread(), ThreadPoolExecutor(n_threads) as pool:
+        # How many threads MKL takes is a setting of each thread.
+        with one_thread(), ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             records = list(pool.map(run, drive.batches(math.ceil(size / n_threads))))
     else:
         records = [run(indices) for indices in drive.batches(size)]

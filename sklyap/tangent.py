@@ -6,11 +6,11 @@ blocks of :func:`qr_iteration`.
 
 from __future__ import annotations
 
+import copy
 import math
 from bisect import bisect
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from itertools import islice
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from sklyap.blocks import Plan, QRBlock, Seen, strain_budget
-from sklyap.cells import DenseLinearization, Linearization, RecurrentCell
+from sklyap.cells import Linearization, RecurrentCell
 from sklyap.exceptions import DivergedError
 from sklyap.orthonormalize import METHODS, orthonormalize, orthonormalize_graded, strain
 from sklyap.validation import check_choice, check_int
@@ -31,8 +31,8 @@ _LONGEST_CHUNK = 1024
 _CHUNK_NUMBERS = 2**16
 """Chunks of small systems are longer, up to so many entries of Jacobians: what they cost is calls, not work."""
 _CHUNK_BYTES = 16 * 2**20
-_SMALL = 8
-"""Up to this many dimensions Jacobians are multiplied with one another rather than each with the basis."""
+_SMALL = 2**14
+"""Up to how many entries of Jacobians at a step these are multiplied with one another, for many blocks in a call."""
 _LARGE = 2**15
 """From how many numbers in a basis on every block is checked at once."""
 _ONE_SIZE = 100.0
@@ -110,7 +110,8 @@ def qr_iteration(
     factors : bool, default=True
         Whether every block has an orthonormal Q and its R. Without them, for sums of growth, blocks cost
         less: they are checked many at a time, and by a faster orthonormalizer, as products of factors R
-        telescope and a basis need not be orthonormal to the last digit.
+        telescope and a basis need not be orthonormal to the last digit. With "auto" intervals, a run in float32
+        goes on in float64 where single steps take more digits than float32 has.
 
     Yields
     ------
@@ -127,7 +128,7 @@ def qr_iteration(
     s = cell.initial_state(Q.shape[0]) if s is None else s
     lengths = [n_steps] * Q.shape[0] if lengths is None else lengths
     stops = sorted({t for t in (*breakpoints, *lengths) if 0 < t <= n_steps})
-    plan = Plan(qr_interval, orthonormalizer, Q)
+    plan = Plan(qr_interval, orthonormalizer, Q, may_widen=not factors)
     edges = sorted({*exact, *stops})
     longest_chunk = max(_CHUNK_STEPS, min(_LONGEST_CHUNK, _CHUNK_NUMBERS // (Q.shape[0] * Q.shape[1] ** 2)))
     start, chunk_steps = 0, _FIRST_CHUNK
@@ -140,17 +141,34 @@ def qr_iteration(
             chunk = None if inputs is None else inputs[:n, start:end]
             states = cell.trajectory(s, end - start if chunk is None else chunk)
             _check_finite(states, "state", start)
-            along = _Folded(_linearize(cell, states[:-1], chunk, state), Q)
+            along = _Folded(_linearize(cell, states[:-1], chunk, state), end - start, Q)
             steps = range(end - start)
             run = (
                 _careful_blocks(along, Q, steps, start, plan)
                 if factors
                 else _blocks(along, Q, steps, start, plan, edges)
             )
+            done = start
             for block in run:
                 yield block
-                Q = Q if block.Q is None else block.Q
+                Q, done = Q if block.Q is None else block.Q, block.stop
+            if plan.outgrown:
+                s, start = states[done - start], done
+                wide = _widened(cell, s, None if inputs is None else inputs[:n, start])
+                plan = Plan(qr_interval, orthonormalizer, Q if wide is None else Q.double())
+                if wide is not None:
+                    cell, Q, s, inputs = wide, Q.double(), s.double(), None if inputs is None else inputs.double()
+                continue
             s, start, chunk_steps = states[-1], end, min(2 * chunk_steps, longest_chunk)
+
+
+def _widened(cell: RecurrentCell, s: Tensor, x: Tensor | None) -> RecurrentCell | None:
+    """Return the cell in float64, None where it has numbers of its own that stay in float32."""
+    try:
+        wide = copy.deepcopy(cell).double()
+        return wide if wide.step(s.double(), None if x is None else x.double()).dtype == torch.float64 else None
+    except Exception:  # of a step function that somebody has written for float32
+        return None
 
 
 def _linearize(cell: RecurrentCell, states: Tensor, x: Tensor | None, state: str) -> Linearization:
@@ -161,13 +179,15 @@ def _linearize(cell: RecurrentCell, states: Tensor, x: Tensor | None, state: str
 class _Folded:
     """A linearization folded a few steps at a time, so that memory does not grow with the chunk."""
 
-    def __init__(self, linearization: Linearization, Q: Tensor) -> None:
+    def __init__(self, linearization: Linearization, n_steps: int, Q: Tensor) -> None:
         n, N, self._k = Q.shape
-        self._small = N <= _SMALL and 2 * self._k >= N
+        self._n_steps = n_steps
+        self._small = n * N * N <= _SMALL and 2 * self._k >= N
         self._linearization = linearization
         self._width = max(1, _CHUNK_BYTES // (n * N * N * Q.element_size()))
         self._first = self._last = 0
         self._part = linearization
+        self._products: dict[range, Tensor] = {}
 
     def __getitem__(self, t: int) -> Linearization:
         self._fold(t)
@@ -176,34 +196,34 @@ class _Folded:
     def push(self, Q: Tensor, steps: range) -> Tensor:
         """Carry the basis over `steps`."""
         self._fold(steps.start)
-        if isinstance(self._part, DenseLinearization) and steps.stop <= self._last:
-            J = self._part.jacobian[steps.start - self._first : steps.stop - self._first]
-            if self._small:
-                return _product(J) @ Q
-            for J_t in J.unbind(0):
-                Q = J_t @ Q
-            return Q
+        if self._small and len(steps) > 1 and steps.stop <= self._last:
+            if steps not in self._products:
+                self._multiply(steps)
+            return self._products[steps] @ Q
         for t in steps:
             Q = self[t].push(Q)
         return Q
 
+    def _multiply(self, steps: range) -> None:
+        """Multiply the Jacobians of `steps`, and of all blocks of their length that follow in this part."""
+        length, J = len(steps), self._part.dense()[steps.start - self._first :]
+        blocks = J[: len(J) // length * length].unflatten(0, (-1, length))
+        products = blocks[:, 0]
+        for i in range(1, length):
+            products = blocks[:, i] @ products
+        starts = range(steps.start, self._last, length)
+        self._products = {range(t, t + length): P for t, P in zip(starts, products.unbind(0), strict=False)}
+
     def _fold(self, t: int) -> None:
         if not self._first <= t < self._last:
-            self._first, self._last = t, t + self._width
-            self._part = self._linearization[t : t + self._width].fold(self._k, inputs=False)
-
-
-def _product(J: Tensor) -> Tensor:
-    """Return ``J_m … J_1`` (n, N, N) for J (m, n, N, N), pair by pair."""
-    while len(J) > 1:
-        pairs = J[1::2] @ J[: len(J) // 2 * 2 : 2]
-        J = torch.cat([pairs, J[-1:]]) if len(J) % 2 else pairs
-    return J[0]
+            self._first, self._last = t, min(t + self._width, self._n_steps)
+            self._part = self._linearization[t : self._last].fold(self._k, inputs=False)
+            self._products = {}
 
 
 def _blocks(along: _Folded, Q: Tensor, steps: range, offset: int, plan: Plan, edges: list[int]) -> Iterator[QRBlock]:
     """Yield the blocks of one chunk, as cheap as they come: carefully only where checks say so."""
-    while steps:
+    while steps and not plan.outgrown:
         eager = _eager(Q)
         blocks: list[QRBlock] = []
         calm = False
@@ -213,7 +233,7 @@ def _blocks(along: _Folded, Q: Tensor, steps: range, offset: int, plan: Plan, ed
             yield from blocks
             assert blocks[-1].Q is not None
             Q, steps = blocks[-1].Q, range(blocks[-1].stop - offset, steps.stop)
-        if calm:
+        if calm or plan.outgrown:
             continue
         # Where each block is checked at once, only this one needs care; else the rest, not to run it in vain again.
         care = _careful_blocks(along, Q, steps, offset, plan, doubt=eager and plan.length == 1)
@@ -241,15 +261,11 @@ def _swift_blocks(
         t = block.stop
         Z, before = along.push(Q, block), Q
         # Whether a step of `edges` lies in the block or at its end.
-        seen = plan.factor(Z, block, bisect(edges, offset + block.start) < bisect(edges, offset + t))
+        Q, seen = plan.factor(Z, block, bisect(edges, offset + block.start) < bisect(edges, offset + t))
         unchecked.append(seen)
-        assert seen.Q is not None
-        Q = seen.Q
-        if len(unchecked) > 1:
-            unchecked[-2] = replace(unchecked[-2], Q=None)  # a GPU's memory would not hold them all
         if eager or t == steps.stop:
             look = partial(_resolved, along, block.start, before, Z, seen.diagonal) if eager else lambda: False
-            held, calm = plan.check(unchecked, offset, look)
+            held, calm = plan.check(unchecked, Q, offset, look)
             done += held
             if not held:
                 return done, calm
@@ -265,7 +281,7 @@ def _careful_blocks(
     With `doubt`, single steps are taken for ones with a large strain from the start.
     """
     t = steps.start
-    while t < steps.stop:
+    while t < steps.stop and not plan.outgrown:
         length = min(plan.length, steps.stop - t)
         Z = along.push(Q, range(t, t + length))
         doubt = doubt and length == 1

@@ -684,3 +684,41 @@ def test_memory_does_not_grow_with_the_length():
     out = subprocess.run([sys.executable, "-W", "ignore", "-c", PEAKS], capture_output=True, text=True, check=True)
     short, long = (int(kilobytes) for kilobytes in out.stdout.split())
     assert long - short < 2500
+
+
+class TestFloat32GoesOnInFloat64:
+    """Where single steps part directions by more than float32 has digits for."""
+
+    @pytest.fixture
+    def network(self):
+        torch.manual_seed(0)
+        return torch.nn.LSTM(3, 40, batch_first=True), torch.randn(6, 60, 3)
+
+    @pytest.mark.parametrize("small,rtol", [(0, 2e-5), (384, 2e-6)])
+    def test_so_every_exponent_keeps_its_digits(self, network, small, rtol, monkeypatch):
+        monkeypatch.setattr("sklyap.blocks._SMALL", small)
+        exact = quiet(*network).exponents
+        np.testing.assert_allclose(quiet(*network, dtype="float32").exponents, exact, rtol=rtol)
+        monkeypatch.setattr("sklyap.blocks._SMALL", 0)
+        monkeypatch.setattr("sklyap.blocks._UNRESOLVED", math.inf)
+        assert np.abs(quiet(*network, dtype="float32").exponents / exact - 1).max() > 5e-5
+
+    def test_also_from_the_middle_of_a_run(self):
+        """The map parts directions from step 50 on only."""
+
+        def step(s, x):
+            return s * torch.cat([torch.ones_like(x), torch.exp(-x), torch.exp(-2 * x)], -1)
+
+        cell = FunctionCell(step, 3, n_inputs=1, initial_state=[1.0, 1.0, 1.0])
+        x = torch.cat([torch.ones(2, 50, 1), torch.full((2, 70, 1), 6.0)], 1)
+        result = quiet(cell, x, dtype="float32", warmup=20)
+        mean = float(x[:, 20:].mean())
+        np.testing.assert_allclose(result.exponents, [0, -mean, -2 * mean], rtol=1e-6, atol=1e-6)
+
+    def test_unless_it_cannot(self):
+        scale = torch.tensor([1.0, 1e-3], dtype=torch.float32)
+        cell = FunctionCell(lambda s, x: (s @ torch.diag(scale)), 2)
+        with pytest.raises(RuntimeError):
+            cell.step(torch.ones(1, 2, dtype=torch.float64), None)
+        result = quiet(cell, 100, dtype="float32")
+        np.testing.assert_allclose(result.exponents, np.log([1, 1e-3]), rtol=1e-5, atol=1e-6)

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 __all__ = ["DenseLinearization", "JvpLinearization", "Linearization", "RecurrentCell"]
 
 
+_LARGE = 2**14
+"""From how many numbers on a copy costs more than the calls that avoid it."""
 _FOLD_UP_TO = 32
 """Up to this many dimensions matrices for many steps at once cost less than a forward-mode pass at each."""
 
@@ -67,7 +69,7 @@ class DenseLinearization(Linearization):
     input_jacobian: Tensor | None = None
 
     def push(self, Q: Tensor, P: Tensor | None = None) -> Tensor:
-        Z = self.jacobian @ Q
+        Z = by_columns(self.jacobian, Q)
         if P is not None:
             assert self.input_jacobian is not None, "an autonomous cell has no input to vary"
             Z = Z + self.input_jacobian @ P
@@ -132,6 +134,11 @@ class LeadingLinearization(Linearization):
 
     def __getitem__(self, index: int | slice) -> LeadingLinearization:
         return replace(self, whole=self.whole[index])
+
+
+def by_columns(J: Tensor, Q: Tensor) -> Tensor:
+    """Return ``J Q``, of large matrices with contiguous columns: what factorises it would copy it into this order."""
+    return J @ Q if Q.numel() < _LARGE else (Q.mT @ J.mT).mT
 
 
 def _jvp_columns(function: Callable[[Tensor], Tensor], point: Tensor, columns: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sklyap.cells.base import DenseLinearization, Linearization, RecurrentCell
+from sklyap.cells.base import DenseLinearization, Linearization, RecurrentCell, by_columns
 from sklyap.validation import check_int
 
 __all__ = [
@@ -171,7 +171,7 @@ class FoldedLinearization(Linearization):
 
     def push(self, Q: Tensor, P: Tensor | None = None) -> Tensor:
         C = self.M.shape[-1]
-        Z = self.M @ Q[..., :C, :]
+        Z = by_columns(self.M, Q[..., :C, :])
         if P is not None:
             assert self.Mx is not None, "folded without inputs"
             Z += self.Mx @ P
@@ -284,9 +284,11 @@ class GatedCell(RecurrentCell):
     def trajectory(self, s: Tensor, x: Tensor) -> Tensor:  # type: ignore[override]
         # The input gates of all steps are one product; weights made from parameters are made once.
         U = self.recurrent_weights().flatten(0, 1)
+        bias, update, whole = self.bias_hh, self.update, U.shape[-1] == s.shape[-1]
         states = [s]
         for x_gates in self.input_gates(x).unbind(1):
-            states.append(self.update(states[-1], x_gates, self.recurrent_gates(states[-1], U)))
+            s = update(s, x_gates, nn.functional.linear(s if whole else s[..., : U.shape[-1]], U, bias))
+            states.append(s)
         return torch.stack(states)
 
     def linearize(self, s: Tensor, x: Tensor) -> Linearization:  # type: ignore[override]
