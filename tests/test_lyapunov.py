@@ -717,7 +717,7 @@ class TestFloat32GoesOnInFloat64:
 
     def test_unless_it_cannot(self):
         scale = torch.tensor([1.0, 1e-3], dtype=torch.float32)
-        cell = FunctionCell(lambda s, x: (s @ torch.diag(scale)), 2)
+        cell = FunctionCell(lambda s, x: s @ torch.diag(scale), 2)
         with pytest.raises(RuntimeError):
             cell.step(torch.ones(1, 2, dtype=torch.float64), None)
         result = quiet(cell, 100, dtype="float32")
