@@ -61,7 +61,8 @@ class LyapunovSpectrumTransformer(SharedSequencesMixin, TransformerMixin, BaseEs
     memory : joblib.Memory or str, optional
         Cache of spectra. An entry depends on the network's weights, the sequences and the settings, not
         on the object, process or device, so no spectrum is computed twice across folds, grids and runs.
-        Cells that depend on more than weights, attributes and their own source (on a closure) are not cached.
+        Classes and step functions of your own count with their code and what it refers to; what has no hash is not
+        cached.
         joblib unpickles what it finds there: name a directory that only you write to.
     n_jobs : int, optional
         How many networks to analyse at once, each on one thread; through joblib, so that

@@ -30,7 +30,8 @@ _CHUNK_STEPS = 64
 _LONGEST_CHUNK = 1024
 _CHUNK_NUMBERS = 2**16
 """Chunks of small systems are longer, up to so many entries of Jacobians: what they cost is calls, not work."""
-_CHUNK_BYTES = 16 * 2**20
+_CHUNK_BYTES, _CHUNK_BYTES_GPU = 2**24, 2**29
+"""Of Jacobians that are folded at a time: what a CPU's cache holds, and what makes a GPU's calls worth their start."""
 _SMALL = 2**14
 """Up to how many entries of Jacobians at a step these are multiplied with one another, for many blocks in a call."""
 _LARGE = 2**15
@@ -184,7 +185,7 @@ class _Folded:
         self._n_steps = n_steps
         self._small = n * N * N <= _SMALL and 2 * self._k >= N
         self._linearization = linearization
-        self._width = max(1, _CHUNK_BYTES // (n * N * N * Q.element_size()))
+        self._width = max(1, (_CHUNK_BYTES_GPU if Q.is_cuda else _CHUNK_BYTES) // (n * N * N * Q.element_size()))
         self._first = self._last = 0
         self._part = linearization
         self._products: dict[range, Tensor] = {}

@@ -142,6 +142,22 @@ class TestMemory:
         fit()
         assert self.count(tmp_path) == 7
 
+    def test_step_functions_count_with_what_they_refer_to(self, tmp_path):
+        def cell(rate):
+            return FunctionCell(lambda s, x: rate * s, 2)
+
+        transformer = LyapunovSpectrumTransformer(50, memory=str(tmp_path))
+        for rates in ([0.5, 0.25], [0.5, 0.125], [0.5, 0.25]):
+            rows = transformer.fit_transform([cell(rate) for rate in rates])
+            np.testing.assert_allclose(rows[:, 0], np.log(rates), rtol=1e-12)
+        assert self.count(tmp_path) == 3
+
+    def test_what_has_no_hash_is_computed_again(self, tmp_path):
+        cells = [FunctionCell(lambda s, x, stream=(c for c in "ab"): 0.5 * s, 2)]
+        rows = LyapunovSpectrumTransformer(50, memory=str(tmp_path)).fit_transform(cells)
+        np.testing.assert_allclose(rows, np.log([[0.5, 0.5]]), rtol=1e-12)
+        assert self.count(tmp_path) == 0
+
     def test_no_spectrum_is_computed_twice_in_a_search(self, networks, sequences, tmp_path):
         pipeline = make_pipeline(LyapunovSpectrumTransformer(sequences, memory=str(tmp_path)), Ridge())
         search = GridSearchCV(pipeline, {"ridge__alpha": [0.1, 1, 10]}, cv=3, n_jobs=2)
