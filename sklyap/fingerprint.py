@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from itertools import chain
 from types import CodeType, FunctionType, ModuleType
@@ -30,6 +31,7 @@ def structure(cell: RecurrentCell) -> str | None:
             (name, _value(type(module)), {key: _value(v) for key, v in vars(module).items() if key not in _INTERNAL})
             for name, module in cell.named_modules()
         ]
+        pickle.dumps(modules)  # raises, where joblib.hash may pass over what is in a dictionary
         return joblib.hash((modules, [(name, tuple(value.shape)) for name, value in _weights(cell)]))
     except Exception:  # whatever pickling the attributes of a user's class raises
         return None

@@ -81,6 +81,8 @@ def test_step_functions_differ_by_defaults_and_variables_around_them():
 def test_what_has_no_hash_has_no_fingerprint():
     stream = (i for i in range(3))
     assert structure(Scaled(stream)) is None and fingerprint(Scaled(stream)) is None
+    assert structure(Scaled({"stream": stream})) is None
+    assert structure(FunctionCell(lambda s, x, stream=stream: s, 2)) is None
 
 
 def test_every_process_and_every_value_of_a_global_has_its_own(tmp_path):
