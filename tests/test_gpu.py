@@ -36,7 +36,8 @@ def test_spectra_agree_with_the_cpu(name, state):
     cell, x = CELLS[name](3, 24), torch.randn(8, 100, 3)
     on_cpu = lyapunov_spectrum(cell, x, state=state, device="cpu")
     on_gpu = lyapunov_spectrum(cell, x, state=state, device="cuda")
-    np.testing.assert_allclose(on_gpu.exponents, on_cpu.exponents, rtol=1e-9)
+    scale = np.abs(on_cpu.exponents).max()  # some exponents are nearly zero
+    np.testing.assert_allclose(on_gpu.exponents, on_cpu.exponents, rtol=0, atol=1e-9 * scale)
 
 
 def test_float32_agrees_in_the_leading_exponents():
