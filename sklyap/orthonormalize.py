@@ -31,6 +31,8 @@ _PANELS = (32, 48)
 _LARGE = 256
 """From how many columns on matrices are worth a call each; smaller ones share it."""
 
+_CHOLESKY_PANEL = 128
+"""Columns that CholeskyQR2 takes at a time: small factors have fast kernels on a GPU, large ones do not."""
 _NOT_NEARLY_ORTHONORMAL = 0.5
 """How far the Gram matrix may be from the identity after one Cholesky pass for the second to be exact."""
 
@@ -44,7 +46,7 @@ def orthonormalize(Z: Tensor, method: str = "auto") -> tuple[Tensor, Tensor]:
         With k <= n.
     method : {"auto", "householder", "cholesky"}
         "cholesky" is CholeskyQR2 in float64 on columns scaled to unit length: two passes of Gram matrix, Cholesky
-        factor and triangular solve, all of them matrix products; elements of the batch that are too
+        factor and triangular solve, of more than 128 columns panel by panel; elements of the batch that are too
         ill-conditioned for it fall back to Householder. "auto" is Householder on the CPU and Cholesky on
         a GPU, where batched Householder QR is slow.
 
@@ -121,6 +123,9 @@ def _cholesky_qr2(Z: Tensor) -> tuple[Tensor, Tensor]:
 def cholesky_qr2(Z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Factor ``Z = Q R`` by CholeskyQR2 where the condition of Z allows, without waiting for a GPU to know where.
 
+    Of many columns a panel at a time, the panels before it projected out before and after [1]_: nearly all of the
+    work is products of large matrices, and a panel's condition is what counts.
+
     Parameters
     ----------
     Z : Tensor of shape (*batch, n, k)
@@ -131,26 +136,51 @@ def cholesky_qr2(Z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     R : Tensor of shape (*batch, k, k)
     fine : bool Tensor of shape (*batch,)
         Which elements of the batch hold; the others are garbage.
+
+    References
+    ----------
+    .. [1] Barlow, J. L. and Smoktunowicz, A. (2013). Reorthogonalized block classical Gram-Schmidt. Numerische
+       Mathematik 123.
     """
     if Z.dtype == torch.float32:
         # The Gram matrix squares the condition, for which float32 has no digits.
         Q, R, fine = cholesky_qr2(Z.double())
         return Q.float(), R.float(), fine
+    if Z.shape[-1] <= _CHOLESKY_PANEL:
+        return _two_passes(Z)
+    Q, R = torch.empty_like(Z), Z.new_zeros(*Z.shape[:-2], *Z.shape[-1:] * 2)
+    held = []
+    for first in range(0, Z.shape[-1], _CHOLESKY_PANEL):
+        columns = slice(first, first + _CHOLESKY_PANEL)
+        done = Q[..., :first]
+        overlap = done.mT @ Z[..., columns]
+        panel, factor, holds = _two_passes(Z[..., columns] - done @ overlap)
+        again = done.mT @ panel
+        panel = panel - done @ again
+        Q[..., columns], last, holds_again = _cholesky_pass(panel, panel.mT @ panel)
+        R[..., :first, columns] = overlap + again @ factor
+        R[..., columns, columns] = last @ factor
+        held += [holds, holds_again, torch.linalg.matrix_norm(again) < _NOT_NEARLY_ORTHONORMAL]
+    return Q, R, torch.stack(held).all(0)
+
+
+def _two_passes(Z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     # Columns of Z are graded over many orders of magnitude; scaled to unit length, Cholesky does not mind.
     scale = torch.linalg.vector_norm(Z, dim=-2)
     usable = torch.isfinite(scale) & (scale > 0)
-    Q, R1, fine1 = _cholesky_pass(Z / torch.where(usable, scale, 1.0).unsqueeze(-2))
+    Q = Z / torch.where(usable, scale, 1.0).unsqueeze(-2)
+    Q, R1, fine1 = _cholesky_pass(Q, Q.mT @ Q)
     gram = Q.mT @ Q
-    gram.diagonal(dim1=-2, dim2=-1).sub_(1)
-    fine2 = torch.linalg.matrix_norm(gram, ord="fro") < _NOT_NEARLY_ORTHONORMAL
-    Q, R2, fine3 = _cholesky_pass(Q)
+    distance = gram - torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    fine2 = torch.linalg.matrix_norm(distance, ord="fro") < _NOT_NEARLY_ORTHONORMAL
+    Q, R2, fine3 = _cholesky_pass(Q, gram)
     R = (R2 @ R1) * scale.unsqueeze(-2)
     return Q, R, usable.all(-1) & fine1 & fine2 & fine3
 
 
-def _cholesky_pass(Z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _cholesky_pass(Z: Tensor, gram: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return Q, R and whether the factorisation went through, per element of the batch."""
-    L, info = torch.linalg.cholesky_ex(Z.mT @ Z)
+    L, info = torch.linalg.cholesky_ex(gram)
     R = L.mT
     return torch.linalg.solve_triangular(R, Z, upper=True, left=False), R, info == 0
 

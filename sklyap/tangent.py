@@ -290,7 +290,8 @@ def _careful_blocks(
         log_growth, spread = R.diagonal(dim1=-2, dim2=-1).log(), strain(R)
         if length == 1 and bool((spread > plan.graded).any()):
             if not doubt:
-                Q_next, R = orthonormalize_graded(Z)
+                graded = (spread > plan.graded).any(-1)
+                Q_next[graded], R[graded] = orthonormalize_graded(Z[graded])
                 log_growth = R.diagonal(dim1=-2, dim2=-1).log()
             if bool((spread > plan.suspicious).any()):
                 annihilated, spread = _resolution(along[t], Q, Z, R)

@@ -11,6 +11,7 @@ import torch
 
 from sklyap.orthonormalize import (
     METHODS,
+    cholesky_qr2,
     eliminate,
     gram_schmidt,
     log_range,
@@ -21,7 +22,20 @@ from sklyap.orthonormalize import (
 )
 
 THRESHOLD = 30
-SHAPES = [(1, 1), (2, 1), (2, 2), (3, 2), (5, 5), (17, 4), (32, 32), (64, 33), (100, 100), (256, 8), (256, 256)]
+SHAPES = [
+    (1, 1),
+    (2, 1),
+    (2, 2),
+    (3, 2),
+    (5, 5),
+    (17, 4),
+    (32, 32),
+    (64, 33),
+    (100, 100),
+    (256, 8),
+    (256, 256),
+    (300, 270),
+]
 DTYPES = [torch.float64, torch.float32]
 
 
@@ -71,7 +85,7 @@ def test_residuals(n, k, dtype, method):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("condition", [1e2, 1e4, 1e7, 1e10, 1e14])
-@pytest.mark.parametrize("n,k", [(6, 6), (40, 25), (128, 128)])
+@pytest.mark.parametrize("n,k", [(6, 6), (40, 25), (128, 128), (200, 180)])
 def test_residuals_of_ill_conditioned_matrices(n, k, condition, dtype, method):
     check(with_singular_values(n, k, condition, dtype, batch=(3,)), method)
 
@@ -101,6 +115,15 @@ def test_rank_deficient_matrices_still_give_an_orthonormal_basis(dtype, method):
     assert float(diagonal[0, 3]) == 0 and float(diagonal[2].max()) == 0
     assert float(diagonal[1, 4]) < tiny and float(diagonal[4, 2:].max()) < tiny
     assert bool(torch.isfinite(Q).all())
+
+
+def test_cholesky_says_which_elements_hold_and_panels_share_the_condition_out():
+    easy, hard = (with_singular_values(128, 128, condition, torch.float64) for condition in (1e3, 1e11))
+    assert cholesky_qr2(torch.stack([easy, hard, easy]))[2].tolist() == [True, False, True]
+    Q, R, fine = cholesky_qr2(with_singular_values(256, 256, 1e11, torch.float64, batch=(2,)))
+    assert fine.tolist() == [True, True]
+    Z = with_singular_values(256, 256, 1e11, torch.float64, batch=(2,))
+    assert max(ratios(Z, Q, R)) < THRESHOLD
 
 
 def test_methods_agree_and_an_ill_conditioned_element_leaves_the_others_alone():
