@@ -310,17 +310,17 @@ def random_bases(
 ) -> Tensor:
     """Return k orthonormal columns for each sequence of `indices`, uniformly distributed (len(indices), n, k).
 
-    A basis depends on `seed` and the sequence's own index, not on its batch, dtype or device; its first
-    columns do not depend on k, so a truncated basis is the leading part of the full one.
+    A basis depends on `seed` and the sequence's own index, not on its batch or dtype nor, but for rounding, on the
+    device; its first columns do not depend on k, so a truncated basis is the leading part of the full one.
     """
-    return torch.stack([_random_basis(n, k, seed, index) for index in indices]).to(dtype=dtype, device=device)
+    columns = torch.stack([_random_columns(n, k, seed, index) for index in indices])
+    return orthonormalize(columns.to(device))[0].to(dtype)
 
 
-def _random_basis(n: int, k: int, seed: int, index: int) -> Tensor:
+def _random_columns(n: int, k: int, seed: int, index: int) -> Tensor:
     # numpy draws numbers one after the other; torch.randn draws other leading ones where the size differs.
     generator = np.random.default_rng(np.random.SeedSequence(entropy=seed, spawn_key=(index,)))
-    columns = torch.from_numpy(generator.standard_normal((k, n))).mT
-    return orthonormalize(columns, "householder")[0]
+    return torch.from_numpy(generator.standard_normal((k, n))).mT
 
 
 def log_range(dtype: torch.dtype) -> float:
