@@ -30,7 +30,7 @@ from sklyap.population import NetworkPopulation, train_population
 from sklyap.population.description import identity
 from sklyap.population.records import PopulationDirectory
 from sklyap.population.snapshots import SnapshotCallback
-from sklyap.threads import one_thread
+from sklyap.runtime import one_thread
 
 # The sweep that the last columns speak of.
 N_NETWORKS = 10_000

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.measure import best
 from sklyap import LyapunovSpectrumTransformer
-from sklyap.threads import one_thread
+from sklyap.runtime import one_thread
 
 
 def table(small=False):

@@ -12,11 +12,11 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
-from sklyap.drive import SharedSequencesMixin
 from sklyap.exceptions import FailedNetworkWarning
-from sklyap.matching import AlignmentResult, alignment_features, gradient_alignment
+from sklyap.gradients import AlignmentResult, alignment_features, gradient_alignment
+from sklyap.networks.transformer import SharedSequencesMixin
 from sklyap.orthonormalize import METHODS
-from sklyap.threads import one_thread
+from sklyap.runtime import one_thread
 from sklyap.validation import check_choice, check_int, check_networks
 
 __all__ = ["GradientAlignmentAnalyzer"]

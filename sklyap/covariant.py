@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from sklyap.cells import as_recurrent_cell
-from sklyap.drive import Drive
+from sklyap.cells.drive import Drive
 from sklyap.exceptions import DegenerateSpectrumWarning
 from sklyap.orthonormalize import random_bases
-from sklyap.tangent import check_settings, flushed_denormals, qr_iteration
+from sklyap.runtime import flushed_denormals
+from sklyap.tangent import check_settings, qr_iteration
 from sklyap.validation import check_dtype, check_int, resolve_device, seed_from
 
 __all__ = ["CovariantVectors", "covariant_from_qr", "covariant_lyapunov_vectors"]

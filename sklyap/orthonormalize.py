@@ -1,4 +1,4 @@
-"""Batched QR factorisations with a positive diagonal, and the monitor of what they resolve."""
+"""All QR factorisations: their kernels, which one is used when, and the monitor of what they resolve."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from sklyap.validation import check_choice
 
 __all__ = [
     "METHODS",
-    "by_cholesky",
     "cholesky_qr2",
     "eliminate",
+    "factor_for_growth",
     "gram_schmidt",
     "log_range",
     "orthonormalize",
@@ -25,6 +25,13 @@ __all__ = [
 ]
 
 METHODS = ("auto", "householder", "cholesky")
+
+_GRAM_SCHMIDT_COLUMNS, _GRAM_SCHMIDT_NUMBERS = 96, 384
+"""Minimum columns, of one matrix and of the whole batch, for block Gram-Schmidt to be faster than Householder."""
+_ELIMINATE_COLUMNS, _ELIMINATE_NUMBERS = 24, 96
+"""Minimum columns, of one matrix and of the whole batch, for elimination to be faster than a QR."""
+_PEAK_NUMBERS = 2**14
+"""Minimum entries for two reductions to be cheaper than a copy of moduli and one."""
 
 _PANELS = (32, 48)
 """Columns that block Gram-Schmidt factors at a time, of small matrices and of large: enough for fast products."""
@@ -71,12 +78,12 @@ def orthonormalize(Z: Tensor, method: str = "auto") -> tuple[Tensor, Tensor]:
     check_choice(method, "orthonormalizer", METHODS)
     if Z.shape[-1] > Z.shape[-2]:
         raise ValueError(f"The 'Z' parameter must have no more columns than rows. Got shape {tuple(Z.shape)} instead.")
-    if by_cholesky(Z, method):
+    if _by_cholesky(Z, method):
         return _cholesky_qr2(Z)
     return _householder(Z)
 
 
-def by_cholesky(Z: Tensor, method: str) -> bool:
+def _by_cholesky(Z: Tensor, method: str) -> bool:
     """Tell whether `method` means CholeskyQR2 for Z."""
     return method == "cholesky" or (method == "auto" and Z.is_cuda)
 
@@ -285,6 +292,54 @@ def eliminate(Z: Tensor) -> tuple[Tensor, Tensor]:
     columns.diagonal(dim1=-2, dim2=-1).fill_(1)
     rows = torch.from_numpy(np.array(places)).unsqueeze(-2).expand(columns.shape)
     return columns.gather(-1, rows).mT, diagonal
+
+
+def factor_for_growth(Z: Tensor, method: str, *, exact: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Factor Z by the fastest kernel that keeps what sums of growth need, without waiting for a GPU.
+
+    Parameters
+    ----------
+    Z : Tensor of shape (n_sequences, n, k)
+    method : {"auto", "householder", "cholesky"}
+        With "auto", large matrices on the CPU are factored by elimination (float64, unless `exact`) or block
+        Gram-Schmidt, small ones by Householder reflections; on a GPU by CholeskyQR2.
+    exact : bool
+        Whether the basis has to be orthonormal, so that growth up to here is exact.
+
+    Returns
+    -------
+    basis : Tensor of shape (n_sequences, n, k)
+        It spans in its leading columns what Z spans. Orthonormal, but after elimination.
+    diagonal : Tensor of shape (n_sequences, k)
+        ``|diag R|``; NaN where CholeskyQR2 does not hold.
+    peak : Tensor of shape (n_sequences,)
+        The largest modulus of an entry of Z or R, which agree to within a factor of sqrt(n).
+    """
+    k = Z.shape[-1]
+    if method == "auto" and not Z.is_cuda and len(Z) * k >= _ELIMINATE_NUMBERS:
+        # float64 has digits to spare for a condition of some hundreds.
+        if not exact and Z.dtype == torch.float64 and k >= _ELIMINATE_COLUMNS:
+            peak = _peak(Z)
+            if bool(torch.isfinite(peak).all()):
+                return *eliminate(Z), peak
+        if k >= _GRAM_SCHMIDT_COLUMNS and len(Z) * k >= _GRAM_SCHMIDT_NUMBERS:
+            return *gram_schmidt(Z), _peak(Z)
+    if _by_cholesky(Z, method):
+        Q, R, fine = cholesky_qr2(Z)
+        return Q, R.diagonal(dim1=-2, dim2=-1).masked_fill(~fine.unsqueeze(-1), math.nan), _peak(R)
+    if method == "auto":
+        # Signs of R do not matter here, and setting them costs as much as factoring a small matrix.
+        Q, R = torch.linalg.qr(Z)
+    else:
+        Q, R = orthonormalize(Z, method)
+    return Q, R.diagonal(dim1=-2, dim2=-1).abs(), _peak(R)
+
+
+def _peak(values: Tensor) -> Tensor:
+    """Return the largest modulus in each matrix, of large ones without a copy."""
+    if values.numel() < _PEAK_NUMBERS:
+        return values.abs().amax((-2, -1))
+    return torch.maximum(values.amax((-2, -1)), -values.amin((-2, -1)))
 
 
 def strain(R: Tensor) -> Tensor:

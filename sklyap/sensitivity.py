@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklyap.adjoint import state_gradients
 from sklyap.exceptions import DivergedError
-from sklyap.objective import Loss, Objective
+from sklyap.gradients import Loss, Objective, state_gradients
 from sklyap.orthonormalize import random_bases
-from sklyap.tangent import flushed_denormals, qr_iteration, tangent_size
+from sklyap.runtime import flushed_denormals
+from sklyap.tangent import qr_iteration, tangent_size
 from sklyap.validation import check_choice, check_dtype, check_int, check_real, resolve_device, seed_from
 
 __all__ = ["Comparison", "Effect", "SensitivityResult", "input_sensitivity"]

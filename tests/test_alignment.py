@@ -18,7 +18,7 @@ from torch import nn
 from sklyap import LyapunovSpectrumTransformer, RNNClassifier, RNNRegressor, as_recurrent_cell, lyapunov_spectrum
 from sklyap.alignment import GradientAlignmentAnalyzer
 from sklyap.exceptions import FailedNetworkWarning, SklyapWarning
-from sklyap.subspaces import cosines, expected_cosine, principal_angles, under_chance
+from sklyap.gradients.directions import cosines, expected_cosine, principal_angles, under_chance
 from sklyap.testing import check_network_transformer
 
 N_CLASSES, HIDDEN = 3, 6

@@ -20,8 +20,8 @@ from skorch.callbacks import Callback, LRScheduler, PrintLog
 from sklyap.autoencoder.module import Autoencoders, BestWeights, Objective, SpectrumDataset, Stages
 from sklyap.autoencoder.scaling import LossScaler, SpectrumScaler
 from sklyap.autoencoder.settings import as_tuple, check_settings
-from sklyap.networks.training import batch_loader, isolated_rng
-from sklyap.threads import one_thread
+from sklyap.networks.training import batch_loader
+from sklyap.runtime import isolated_rng, one_thread
 from sklyap.validation import check_exponents, resolve_device, seed_from
 
 __all__ = ["SpectrumAutoencoder"]

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from sklyap.displays.base import Display
-from sklyap.gradients import LossGradient
-from sklyap.matching import AlignmentResult
+from sklyap.gradients import AlignmentResult, LossGradient
 from sklyap.sensitivity import SensitivityResult
 from sklyap.validation import check_choice, check_int
 

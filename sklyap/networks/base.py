@@ -17,8 +17,8 @@ from skorch.callbacks import GradientNormClipping
 from skorch.history import History
 from torch import Tensor, nn
 
-from sklyap.cells.initialization import initialize_
 from sklyap.networks.checks import OPTIMIZERS, as_tensor, check_parameters, check_tokens, check_values, rank, to_numpy
+from sklyap.networks.initialization import initialize_
 from sklyap.networks.modules import RecurrentNetwork
 from sklyap.networks.state import StateMixin
 from sklyap.networks.training import (
@@ -27,8 +27,8 @@ from sklyap.networks.training import (
     batch_loader,
     check_net_params,
     derived_seed,
-    isolated_rng,
 )
+from sklyap.runtime import isolated_rng
 from sklyap.validation import resolve_device
 
 __all__ = ["RecurrentEstimator"]

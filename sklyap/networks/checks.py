@@ -12,7 +12,7 @@ from sklearn.utils import check_array
 from torch import Tensor
 
 from sklyap.cells import CELLS, RecurrentCell
-from sklyap.cells.initialization import INITIALIZERS
+from sklyap.networks.initialization import INITIALIZERS
 from sklyap.networks.training import suggestion
 from sklyap.validation import check_choice, check_int, check_real
 

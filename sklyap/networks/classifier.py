@@ -49,7 +49,7 @@ class RNNClassifier(ClassifierMixin, RecurrentEstimator):
         Law of the initial weights of the recurrent layers: "default" is torch's (or the cell's) own, "uniform" is
         U(-init_scale, init_scale) for weights and biases, "critical" scales the default recurrent weights so
         that the largest Lyapunov exponent along the training data starts near zero. See
-        :mod:`sklyap.cells.initialization`.
+        :mod:`sklyap.networks.initialization`.
     init_scale : float, optional
         Half-width of "uniform" (default ``1/sqrt(hidden_size)``); gain of "normal", "orthogonal" and "xavier"
         (default 1). "default" and "critical" have no scale.

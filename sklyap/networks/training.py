@@ -7,7 +7,6 @@ import difflib
 import inspect
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 
 from sklyap.exceptions import DivergedError
+from sklyap.runtime import seed_generators
 
 __all__ = [
     "SequenceDataset",
@@ -28,7 +28,6 @@ __all__ = [
     "batch_loader",
     "check_net_params",
     "derived_seed",
-    "isolated_rng",
     "suggestion",
 ]
 
@@ -36,21 +35,6 @@ __all__ = [
 def derived_seed(*key: int) -> int:
     """Return a seed that is independent for every `key`."""
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-@contextmanager
-def isolated_rng(device: torch.device, seed: int) -> Iterator[None]:
-    """Draw from generators seeded with `seed`; torch's global ones come out as they went in."""
-    devices = range(torch.cuda.device_count()) if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        _seed_generators(device, seed)
-        yield
-
-
-def _seed_generators(device: torch.device, seed: int) -> None:
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed_all(seed)
 
 
 class SequenceDataset(Dataset):
@@ -175,7 +159,7 @@ class SequenceNet(NeuralNet):
     def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Open the epoch's row in the history and seed its batches and dropout."""
         super().on_epoch_begin(net, **kwargs)
-        _seed_generators(torch.device(self.device), derived_seed(self.seed, len(self.history)))
+        seed_generators(torch.device(self.device), derived_seed(self.seed, len(self.history)))
 
     def on_batch_end(self, net: NeuralNet, training: bool = False, loss: Any = None, **kwargs: Any) -> None:
         """Refuse to go on from a loss that is not finite."""

@@ -12,8 +12,8 @@ from sklearn.base import BaseEstimator
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 
-from sklyap.networks.training import isolated_rng
 from sklyap.population.records import Snapshot, epoch_key
+from sklyap.runtime import isolated_rng
 
 __all__ = ["SnapshotCallback", "history_columns"]
 

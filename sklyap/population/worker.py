@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, clone
 
 from sklyap.population.records import NetworkRecord, PopulationDirectory, copies
 from sklyap.population.snapshots import SnapshotCallback, history_columns
-from sklyap.threads import one_thread
+from sklyap.runtime import one_thread
 
 __all__ = ["Task", "fail", "run_task"]
 

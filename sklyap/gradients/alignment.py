@@ -1,0 +1,476 @@
+"""Lyapunov directions matched with the loss gradient: which side, which time, and how much of it they carry."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sklyap.cells import RecurrentCell, StackedCell
+from sklyap.covariant import covariant_from_qr
+from sklyap.exceptions import SklyapWarning
+from sklyap.gradients.adjoint import BackwardPass, ParameterMap, backward_pass, hidden_part, shares, state_gradients
+from sklyap.gradients.directions import (
+    cosines,
+    expected_cosine,
+    principal_angles,
+    under_chance,
+    unit,
+    weights_of_points,
+)
+from sklyap.gradients.loss_gradient import parameter_names
+from sklyap.gradients.objective import Loss, Objective
+from sklyap.orthonormalize import METHODS
+from sklyap.tangent import tangent_size
+from sklyap.validation import check_choice, check_dtype, check_int, resolve_device, seed_from
+
+__all__ = ["AlignmentResult", "alignment_features", "gradient_alignment"]
+
+_MOST_PREFIXES = 32
+
+
+@dataclass(frozen=True)
+class AlignmentResult:
+    """How the Lyapunov directions of one network lie to the gradient of its loss.
+
+    Directions ``i`` are columns of Q, ``j`` numbers the singular vectors of ``∂L/∂U = Σ_j σ_j u_j v_jᵀ``, U being the
+    recurrent weights. The notes of :class:`~sklyap.alignment.GradientAlignmentAnalyzer` say what is compared with what.
+
+    Attributes
+    ----------
+    loss : float
+        L, the mean over the sequences.
+    weight : str
+        The name of U in the recurrent layer.
+    gradient, autograd_gradient : ndarray of the shape of U
+        ``∂L/∂U`` put together from Q and R, and by automatic differentiation.
+    relative_error : float
+        Of `gradient` against `autograd_gradient`.
+    singular_values : ndarray of shape (n_values,)
+        σ, all of them, descending.
+    left_vectors, right_vectors : ndarray of shape (rows, n_singular) and (columns, n_singular)
+        u_j and v_j, from `autograd_gradient`; zeros where σ_j is zero to rounding, which gives alignments of 0.
+    alignment : ndarray of shape (n_directions, n_singular)
+        ``|cos|`` between Q_i after a step and the kick that a change of U along ``u_j v_jᵀ`` gives to the state in
+        that step, mean over steps and sequences.
+    alignment_by_step : ndarray of shape (n_steps, n_directions, n_singular)
+        The same for each step, mean over sequences; 0 for a step that starts from a state of zeros, where no weight
+        acts.
+    right_alignment : ndarray of shape (n_directions, n_singular)
+        ``|cos|`` between Q_i before a step and the direction of the state that v_j reads, mean over steps and
+        sequences.
+    covariant_alignment : ndarray of shape (n_directions, n_singular) or None
+        As `alignment`, for covariant Lyapunov vectors in place of Q's columns.
+    contribution : ndarray of shape (n_directions, n_singular)
+        Signed share of σ_j that comes through direction i; over all N directions the shares sum to 1.
+    principal_angles : ndarray of shape (min(n_directions, n_singular),)
+        Between the spans of the leading columns of Q and of the kicks, mean over steps and sequences, in radians.
+    energy : ndarray of shape (k,)
+        Share of the gradients ``Σ |∂L/∂s_t|²`` inside the span of the first 1, 2, … k directions.
+    tangent_size : int
+        N, the dimension of the tangent space.
+    baseline : float
+        The mean of ``|cos|`` for a random direction.
+    baseline_interval : ndarray of shape (2, n_directions, n_singular) or None
+        Where 95 % of `alignment` would lie if directions had nothing to do with the gradient.
+    energy_interval : ndarray of shape (2, n_directions) or None
+        The same for the leading entries of `energy`, whose mean is then q/N.
+    r_values : ndarray of shape (n_sequences, n_steps, k)
+        R_ii at each step: 0 where a direction is annihilated.
+    prefixes : ndarray of shape (n_prefixes,)
+        Steps t after which sequences were cut off for what follows.
+    losses_by_prefix : ndarray of shape (n_prefixes,)
+        L_t, the loss if the sequences end after t steps.
+    singular_values_by_prefix : ndarray of shape (n_prefixes, n_values)
+    left_vectors_by_prefix, right_vectors_by_prefix : ndarray of shape (n_prefixes, ·, n_singular)
+    alignment_by_prefix : ndarray of shape (n_prefixes, n_directions, n_singular)
+        Between Q_i after step t and the kick of ``∂L_t/∂U`` in that step, mean over sequences.
+    baseline_interval_by_prefix : ndarray of shape (2, n_prefixes, n_directions, n_singular) or None
+    energy_by_prefix : ndarray of shape (n_prefixes, k)
+    """
+
+    loss: float
+    weight: str
+    gradient: np.ndarray
+    autograd_gradient: np.ndarray
+    relative_error: float
+    singular_values: np.ndarray
+    left_vectors: np.ndarray
+    right_vectors: np.ndarray
+    alignment: np.ndarray
+    alignment_by_step: np.ndarray
+    right_alignment: np.ndarray
+    covariant_alignment: np.ndarray | None
+    contribution: np.ndarray
+    principal_angles: np.ndarray
+    energy: np.ndarray
+    tangent_size: int
+    baseline: float
+    baseline_interval: np.ndarray | None
+    energy_interval: np.ndarray | None
+    r_values: np.ndarray
+    prefixes: np.ndarray
+    losses_by_prefix: np.ndarray
+    singular_values_by_prefix: np.ndarray
+    left_vectors_by_prefix: np.ndarray
+    right_vectors_by_prefix: np.ndarray
+    alignment_by_prefix: np.ndarray
+    baseline_interval_by_prefix: np.ndarray | None
+    energy_by_prefix: np.ndarray
+
+    def __repr__(self) -> str:
+        best = self.alignment[0, 0]
+        interval = ""
+        if self.baseline_interval is not None:
+            low, high = self.baseline_interval[:, 0, 0]
+            interval = f", 95 % of it in [{low:.3f}, {high:.3f}]"
+        return (
+            f"AlignmentResult: loss {self.loss:.4g}, gradient of {self.weight} from Q and R off by "
+            f"{self.relative_error:.1e}\n"
+            f"  |cos| of the leading direction and the leading singular vector {best:.3f} "
+            f"(by chance {self.baseline:.3f}{interval})\n"
+            f"  {self.energy[0]:.1%} of the gradient in the first direction, "
+            f"{self.energy[min(len(self.energy), len(self.alignment)) - 1]:.1%} in the first {len(self.alignment)}"
+        )
+
+
+def gradient_alignment(
+    network: Any,
+    sequences: Any,
+    targets: Any,
+    *,
+    prefixes: str | Sequence[int] | None = "auto",
+    rank: int | None = None,
+    covariant: bool = False,
+    n_baseline: int = 100,
+    **settings: Any,
+) -> AlignmentResult:
+    """Analyse one network.
+
+    Parameters
+    ----------
+    network : torch module, fitted skorch net or fitted sklyap estimator
+    sequences, targets : array-like
+    prefixes, rank, covariant, n_baseline, **settings
+        As in :class:`~sklyap.alignment.GradientAlignmentAnalyzer`.
+
+    Returns
+    -------
+    AlignmentResult
+    """
+    subject = _Subject.of(network, sequences, targets, **settings)
+    objective, weight, N, q = subject.objective, subject.weight, subject.size, subject.n_directions
+    k = N if rank is None else check_int(rank, "rank", low=q, high=N)
+    check_int(n_baseline, "n_baseline", low=0)
+    cuts = _check_prefixes(prefixes, objective)
+    loss, delta = objective.delta(objective.states)
+    cut_losses, cut_deltas = _cut_off(objective, cuts)
+    found = subject.backward(torch.cat([delta.unsqueeze(-1), cut_deltas], -1), k)
+    gradients = found.parameters[weight]
+    exact = objective.gradient_by_autograd([weight])[1][weight]
+    total = subject.match(exact.unsqueeze(0), [slice(0, objective.n_steps)], found.basis)
+    by_prefix = subject.match(gradients[1:], [slice(t - 1, t) for t in cuts], found.basis)
+    g = subject.exact_gradients(delta)
+    intervals = _intervals(subject, total, by_prefix, g, n_baseline)
+    shared = _shared_fields(subject, total, found)
+    return AlignmentResult(
+        loss=loss.item(),
+        weight=weight,
+        gradient=_numpy(gradients[0]),
+        autograd_gradient=_numpy(exact),
+        relative_error=float(shares(torch.linalg.vector_norm(gradients[0] - exact), torch.linalg.vector_norm(exact))),
+        left_vectors=_numpy(total.left[0]),
+        right_vectors=_numpy(total.right[0]),
+        **shared,
+        alignment_by_step=_numpy(total.mean_cosines(0)),
+        right_alignment=_numpy(subject.right_alignment(total.right[0], found.basis)),
+        covariant_alignment=_covariant_alignment(found, total) if covariant else None,
+        contribution=_contribution(found, total),
+        tangent_size=N,
+        baseline=expected_cosine(N),
+        baseline_interval=intervals[0],
+        energy_interval=intervals[2],
+        r_values=_numpy(found.log_growth.exp()),
+        prefixes=np.asarray(cuts, dtype=int),
+        losses_by_prefix=np.asarray(cut_losses),
+        singular_values_by_prefix=_numpy(by_prefix.singular_values),
+        left_vectors_by_prefix=_numpy(by_prefix.left),
+        right_vectors_by_prefix=_numpy(by_prefix.right),
+        alignment_by_prefix=_numpy(by_prefix.mean_cosines(0)),
+        baseline_interval_by_prefix=intervals[1],
+        energy_by_prefix=found.energy[1:],
+    )
+
+
+def alignment_features(network: Any, sequences: Any, targets: Any, **settings: Any) -> dict[str, np.ndarray]:
+    """Return the fields of an AlignmentResult that make features, from the leading directions alone.
+
+    Parameters
+    ----------
+    network, sequences, targets, **settings
+        As in :func:`gradient_alignment`.
+
+    Returns
+    -------
+    dict of str to ndarray
+        `singular_values`, `alignment`, `principal_angles` and `energy`, the last one of `n_directions` entries.
+    """
+    subject = _Subject.of(network, sequences, targets, **settings)
+    _, delta = subject.objective.delta(subject.objective.states)
+    found = subject.backward(delta.unsqueeze(-1), subject.n_directions)
+    exact = subject.objective.gradient_by_autograd([subject.weight])[1][subject.weight]
+    steps = [slice(0, subject.objective.n_steps)]
+    return _shared_fields(subject, subject.match(exact.unsqueeze(0), steps, found.basis), found)
+
+
+def _shared_fields(subject: _Subject, total: _Match, found: BackwardPass) -> dict[str, np.ndarray]:
+    return {
+        "singular_values": _numpy(total.singular_values[0]),
+        "alignment": _numpy(total.mean_cosines((0, 1))),
+        "principal_angles": _numpy(total.mean_angles()),
+        "energy": found.energy[0],
+    }
+
+
+@dataclass(frozen=True)
+class _Match:
+    """Singular vectors of m gradients, and what they do at certain steps, beside the basis after these steps.
+
+    Attributes
+    ----------
+    singular_values : Tensor of shape (m, n_values)
+    left, right : Tensor of shape (m, rows, S) and (m, columns, S)
+    kicks : Tensor of shape (n_sequences, L, N, S)
+        What a change of the weights along each pair of singular vectors does to the state in each step.
+    basis : Tensor of shape (n_sequences, L, N, q)
+    """
+
+    singular_values: Tensor
+    left: Tensor
+    right: Tensor
+    kicks: Tensor
+    basis: Tensor
+
+    def mean_cosines(self, dim: int | tuple[int, ...]) -> Tensor:
+        return (cosines(self.basis, self.kicks) * weights_of_points(self.kicks, dim)).sum(dim)
+
+    def mean_angles(self) -> Tensor:
+        angles = principal_angles(self.basis, self.kicks)
+        acting = self.kicks.abs().amax((-2, -1)) > 0
+        return angles[acting].mean(0) if bool(acting.any()) else torch.full_like(angles[0, 0], math.pi / 2)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A network, the loss and the weights that are looked at."""
+
+    objective: Objective
+    weight: str
+    part: list[int]
+    n_directions: int
+    n_singular: int
+    options: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        network: Any,
+        sequences: Any,
+        targets: Any,
+        *,
+        n_directions: int = 8,
+        n_singular: int = 3,
+        state: str = "full",
+        loss: str | Loss = "auto",
+        weight: str | None = None,
+        orthonormalizer: str = "auto",
+        checkpoint: int | str | None = "auto",
+        batch_size: int | None = None,
+        layer: str | None = None,
+        dtype: str | torch.dtype = "float64",
+        device: str | torch.device = "auto",
+        random_state: Any = None,
+    ) -> _Subject:
+        """Check the settings and evaluate the network."""
+        check_choice(state, "state", ["full", "hidden"])
+        check_choice(orthonormalizer, "orthonormalizer", METHODS)
+        objective = Objective(
+            network, sequences, targets, loss=loss, layer=layer, dtype=check_dtype(dtype), device=resolve_device(device)
+        )
+        cell = objective.cell
+        name = _weight_name(cell, weight)
+        check_int(n_directions, "n_directions", low=1, high=tangent_size(cell, state))
+        check_int(n_singular, "n_singular", low=1, high=min(cell.get_parameter(name).shape))
+        options = {
+            "state": state, "orthonormalizer": orthonormalizer, "checkpoint": checkpoint, "batch_size": batch_size,
+            "seed": seed_from(random_state),
+        }  # fmt: skip
+        part = hidden_part(cell) if state == "hidden" else list(range(cell.state_size))
+        return cls(objective, name, part, n_directions, n_singular, options)
+
+    @property
+    def size(self) -> int:
+        """N, the dimension of the tangent space."""
+        return len(self.part)
+
+    def backward(self, deltas: Tensor, k: int) -> BackwardPass:
+        """Carry k directions forward and the gradients of losses with these δ (n, T, state_size, m) back."""
+        objective = self.objective
+        return backward_pass(
+            objective.cell, objective.x, objective.trajectory, deltas,
+            names=[self.weight], rank=k, n_leading=self.n_directions, **self.options,
+        )  # fmt: skip
+
+    def match(self, gradients: Tensor, steps: Sequence[slice], basis: Tensor) -> _Match:
+        """Take gradients (m, rows, columns) apart; the i-th is looked at in the i-th steps."""
+        S = self.n_singular
+        U, sizes, Vh = torch.linalg.svd(gradients, full_matrices=False)
+        # Singular vectors of zero are any: a gradient of low rank has none.
+        real = sizes > sizes[..., :1] * max(gradients.shape[1:]) * torch.finfo(sizes.dtype).eps
+        left, right = (vectors * real[..., None, :S] for vectors in (U[..., :S], Vh.mT[..., :S]))
+        n, N, q = basis.shape[0], self.size, self.n_directions
+        kicks = [self._kicks(u, v, at) for u, v, at in zip(left, right, steps, strict=True)]
+        after = [basis[:, at.start + 1 : at.stop + 1] for at in steps]
+        return _Match(
+            sizes, left, right,
+            torch.cat([basis.new_zeros(n, 0, N, S), *kicks], 1), torch.cat([basis.new_zeros(n, 0, N, q), *after], 1),
+        )  # fmt: skip
+
+    def _kicks(self, u: Tensor, v: Tensor, at: slice) -> Tensor:
+        before, x = self.objective.trajectory[:, at], self.objective.x[:, at]
+        steps = ParameterMap(self.objective.cell, [self.weight], before, x)
+        changes = [{self.weight: torch.outer(u_j, v_j)} for u_j, v_j in zip(u.mT, v.mT, strict=True)]
+        with torch.no_grad():
+            return torch.stack([steps.push(change)[..., self.part] for change in changes], -1)
+
+    def exact_gradients(self, delta: Tensor) -> Tensor:
+        """Return ``∂L/∂s_t``, t = 1 … T, (n, T, N), by automatic differentiation."""
+        objective = self.objective
+        return state_gradients(objective.cell, objective.x, objective.start, delta.unsqueeze(-1))[..., self.part, 0]
+
+    def right_alignment(self, right: Tensor, basis: Tensor) -> Tensor:
+        """Return |cos| between bases before steps and what right vectors (columns, S) read of the state there."""
+        cell = self.objective.cell
+        reads = right.new_zeros(cell.state_size, right.shape[1])
+        offset = _offset(cell, self.weight)
+        reads[offset : offset + len(right)] = right
+        settled = basis[:, 1:-1]  # the first is random
+        values = cosines(settled, reads[self.part])
+        return values.mean((0, 1)) if values.shape[1] else values.new_zeros(values.shape[2:])
+
+
+def _covariant_alignment(found: BackwardPass, total: _Match) -> np.ndarray:
+    """Return |cos| between covariant vectors and kicks, mean over steps and sequences."""
+    q = found.basis.shape[-1]
+    # What is annihilated to rounding has a zero on the diagonal.
+    annihilated = torch.diag_embed(found.log_growth[..., :q] == -math.inf)
+    vectors, _ = covariant_from_qr(found.basis, found.r_factors.masked_fill(annihilated, 0.0))
+    values = cosines(vectors[:, 1:], total.kicks)
+    return _numpy((values * weights_of_points(total.kicks, (0, 1))).sum((0, 1)))
+
+
+def _contribution(found: BackwardPass, total: _Match) -> np.ndarray:
+    """Return the share of each singular value that comes through each direction."""
+    q, S = total.basis.shape[-1], total.kicks.shape[-1]
+    through = torch.einsum("nti,ntai,ntaj->ij", found.coefficients[..., :q], total.basis, total.kicks)
+    return shares(through, total.singular_values[0, :S])
+
+
+def _intervals(
+    subject: _Subject, total: _Match, by_prefix: _Match, g: Tensor, n_draws: int
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    """Return what chance gives of alignment, in total and by prefix, and of energy in the leading directions."""
+    if n_draws == 0:
+        return None, None, None
+    # Chance needs few digits; vectors as rows, so that products run along memory.
+    (Q, K, weights), (Q_ends, K_ends, weights_ends) = (
+        (match.basis.mT.float().contiguous(), unit(match.kicks).mT.float().contiguous(), weights.float())
+        for match, weights in (
+            (total, weights_of_points(total.kicks, (0, 1))),
+            (by_prefix, weights_of_points(by_prefix.kicks, 0)),
+        )
+    )
+    # Squares of a vanishing gradient are below what float32 can hold.
+    g = (g / g.abs().max().clamp(min=torch.finfo(g.dtype).tiny)).float()
+
+    def statistic(rotation: Tensor) -> Tensor:
+        inside = (Q @ (g @ rotation).unsqueeze(-1)).square().sum((0, 1, 3)).cumsum(0)
+        return torch.cat([
+            ((Q @ (K @ rotation).mT).abs() * weights).sum((0, 1)).flatten(),
+            ((Q_ends @ (K_ends @ rotation).mT).abs() * weights_ends).sum(0).flatten(),
+            inside,
+        ])  # fmt: skip
+
+    quantiles = under_chance(statistic, subject.size, n_draws, subject.options["seed"], like=g)
+    q, S, P = subject.n_directions, subject.n_singular, by_prefix.kicks.shape[1]
+    in_total, in_prefix, inside = quantiles.split([q * S, P * q * S, q], 1)
+    return (
+        _numpy(in_total.unflatten(1, (q, S))),
+        _numpy(in_prefix.unflatten(1, (P, q, S))),
+        shares(inside, g.square().sum()),
+    )
+
+
+def _cut_off(objective: Objective, cuts: Sequence[int]) -> tuple[list[float], Tensor]:
+    """Return losses of sequences cut off after certain steps, and their δ (n, T, state_size, n_cuts)."""
+    losses = []
+    deltas = objective.states.new_zeros(*objective.states.shape, len(cuts))
+    for i, t in enumerate(cuts):
+        loss, delta = objective.delta(objective.states[:, :t])
+        deltas[:, :t, :, i] = delta
+        losses.append(loss.item())
+    return losses, deltas
+
+
+def _check_prefixes(prefixes: str | Sequence[int] | None, objective: Objective) -> list[int]:
+    T = objective.n_steps
+    if prefixes is None:
+        return []
+    if not isinstance(prefixes, str):
+        return sorted({check_int(t, "prefixes", low=1, high=T) for t in prefixes})
+    check_choice(prefixes, "prefixes", ["auto"])
+    try:
+        objective.delta(objective.states[:, :1])
+    except ValueError as error:
+        warnings.warn(
+            f"The network cannot be run on sequences that end early, so there is nothing by prefix ({error}). "
+            "Set prefixes=None to leave it out.",
+            SklyapWarning,
+            stacklevel=4,
+        )
+        return []
+    return sorted({round(t) for t in np.linspace(1, T, min(T, _MOST_PREFIXES))})
+
+
+def _weight_name(cell: RecurrentCell, weight: str | None) -> str:
+    """Return the cell's name of recurrent weights, which may be given by their name in torch."""
+    known = dict(cell.named_parameters())
+    name = parameter_names(cell)[0] if weight is None else weight
+    if name not in known:
+        own, _, depth = name.rpartition("_l")
+        if isinstance(cell, StackedCell):
+            name = f"cells.{depth}.{own}"
+        elif depth == "0":
+            name = own
+    if name not in known or known[name].ndim != 2:
+        matrices = [n for n, p in known.items() if p.ndim == 2]
+        raise ValueError(
+            "The 'weight' parameter must be the name of a matrix of the recurrent layer, one of "
+            f"{', '.join(matrices)}. Got {weight!r} instead."
+        )
+    return name
+
+
+def _offset(cell: RecurrentCell, name: str) -> int:
+    """Return where the state of the layer begins that a parameter belongs to; weights act on its first entries."""
+    return sum(cell.sizes[: int(name.split(".")[1])]) if isinstance(cell, StackedCell) else 0
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy()

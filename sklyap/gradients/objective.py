@@ -1,0 +1,411 @@
+"""What a network is trained on: its loss as a function of the states of its recurrent layer.
+
+The spectrum knows a network up to its recurrent layer; the loss lies behind it. An :class:`Objective` runs
+what follows the layer, whatever it is, on given states, and so tells ``δ_τ = ∂L/∂s_τ``.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sklyap.cells import RecurrentCell, as_recurrent_cell
+from sklyap.cells.conversion import module_of
+from sklyap.cells.drive import Drive, check_finite
+from sklyap.cells.encoder import LayerInput
+from sklyap.exceptions import DivergedError
+from sklyap.gradients.replay import Replay, cast_inputs, name_in_layer
+
+__all__ = ["Loss", "Objective"]
+
+_CLASS_INDEX = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss, nn.MultiLabelMarginLoss)
+"""Criteria whose integer targets are indices; those of others are numbers."""
+
+Loss = Callable[[Any, Tensor], Any]
+
+
+class Objective:
+    """Loss of a network on sequences and targets, read at the states of its recurrent layer.
+
+    The network is copied; neither it nor torch's random state is touched.
+
+    Parameters
+    ----------
+    network : torch module, fitted skorch net or fitted sklyap estimator
+        With one recurrent layer (see :func:`~sklyap.as_recurrent_cell`) and something that reads it out.
+    sequences : array-like of shape (n_sequences, n_steps, n_inputs)
+        At the network's input; tokens (n_sequences, n_steps) where it takes them.
+    targets : array-like of shape (n_sequences, ...)
+    loss : "auto", "cross_entropy", "mse", or callable ``(outputs, targets) -> loss``
+        "auto" is what the network was trained with; for a plain module, which has no criterion, it is the
+        cross-entropy of integer targets and the mean squared error of real ones. A callable gets what the
+        network's `forward` returns; of several values the mean counts.
+    layer : str, optional
+        The name of the recurrent submodule where there are several.
+    dtype, device : torch dtype and device
+
+    Attributes
+    ----------
+    cell : RecurrentCell
+        The recurrent layer.
+    given : Tensor of shape (n_sequences, n_steps, ...)
+        The sequences as the network takes them, tokens or numbers.
+    x : Tensor of shape (n_sequences, n_steps, n_inputs)
+        What drives the recurrent layer.
+    start : Tensor of shape (n_sequences, state_size)
+        Where it starts from.
+    targets : Tensor
+
+    Raises
+    ------
+    ValueError, TypeError
+        If the network has no readout, `sequences` and `targets` do not match each other or the network, or
+        the loss cannot be evaluated or differentiated.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        sequences: Any,
+        targets: Any,
+        *,
+        loss: str | Loss = "auto",
+        layer: str | None = None,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if not callable(loss) and loss not in ("auto", "cross_entropy", "mse"):
+            raise ValueError(
+                "The 'loss' parameter must be 'auto', 'cross_entropy', 'mse' or a callable (outputs, targets) -> loss. "
+                f"Got {loss!r} instead."
+            )
+        if targets is None:
+            raise ValueError("The 'targets' parameter must hold a target for each sequence. Got None.")
+        self._dtype, self._device = dtype, torch.device(device)
+        self.cell, self._inside = _opened(network, layer, dtype, self._device)
+        self._module, self._layer = self._inside.module, self._inside.layer
+        if self._module is self._layer and not callable(loss):
+            raise ValueError(
+                "The 'network' parameter must have a readout: a loss is computed from what follows the recurrent "
+                f"layer. Got a bare {type(self._layer).__name__}; wrap it in a module with an output layer, or pass a "
+                "callable `loss` of what its forward returns."
+            )
+        self._read_sequences(sequences)
+        self._forward, self._loss, criterion, self._strict = _training_of(network, self._module, loss, targets)
+        self._summed = getattr(criterion, "reduction", None) == "sum"
+        self.targets = self._read_targets(network, targets, criterion)
+        self.every_step = self._reads_every_step()
+
+    @property
+    def n_sequences(self) -> int:
+        return self.x.shape[0]
+
+    @property
+    def n_steps(self) -> int:
+        return self.x.shape[1]
+
+    @cached_property
+    def trajectory(self) -> Tensor:
+        """The states ``s_0 … s_T`` (n_sequences, n_steps + 1, state_size) that the recurrent layer runs through."""
+        with torch.no_grad():
+            return self.cell.trajectory(self.start, self.x).transpose(0, 1)
+
+    @property
+    def states(self) -> Tensor:
+        """The states ``s_1 … s_T``, which are read out."""
+        return self.trajectory[:, 1:]
+
+    # The network
+
+    def outputs(self, states: Tensor) -> Any:
+        """Return what the network makes of given states, with what precedes its recurrent layer left out.
+
+        Parameters
+        ----------
+        states : Tensor of shape (n_sequences, t, state_size)
+            ``s_1 … s_t``; with t below `n_steps`, the sequences end there.
+
+        Returns
+        -------
+        Whatever the network's `forward` returns, sequences first
+        """
+        replay = Replay(self._layer, states)
+        self._layer.forward = replay  # type: ignore[method-assign]
+        try:
+            outputs = self._run(self.given[: len(states), : states.shape[1]])
+        finally:
+            del self._layer.forward
+        replay.check_finished()
+        return outputs
+
+    def respond(self, sequences: Tensor) -> Any:
+        """Return the outputs of the whole network on other sequences, laid out as the attribute `given`."""
+        return self._run(sequences)
+
+    def _run(self, given: Tensor) -> Any:
+        if self._time_first:
+            given = given.transpose(0, 1)
+        try:
+            with torch.random.fork_rng(devices=_cuda_devices(self._device)):
+                outputs = self._forward(given)
+        except (ValueError, TypeError):
+            raise
+        except Exception as error:
+            raise ValueError(
+                f"The 'network' parameter, a {type(self._module).__name__}, could not be run on sequences of shape "
+                f"{tuple(given.shape)}: {error}"
+            ) from error
+        if self._time_first and isinstance(outputs, Tensor) and outputs.ndim > 2:
+            outputs = outputs.transpose(0, 1)
+        return outputs
+
+    # The loss
+
+    def loss(self, outputs: Any, rows: Sequence[int] | None = None) -> Tensor:
+        """Return the mean loss of `outputs` over sequences, those of the targets in `rows` (all by default)."""
+        targets = self.targets if rows is None else self.targets[rows]
+        if self.every_step and isinstance(outputs, Tensor):
+            targets = targets[:, : outputs.shape[1]]
+        if self._strict:
+            targets = _matched(outputs, targets)
+        try:
+            value = self._loss(outputs, targets)
+        except Exception as error:
+            shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise ValueError(
+                f"The loss could not be computed from outputs of shape {shape} and the 'targets' parameter of shape "
+                f"{tuple(targets.shape)} and dtype {targets.dtype}: {error}"
+            ) from error
+        if not isinstance(value, Tensor):
+            raise TypeError(
+                "The 'loss' parameter must return a differentiable tensor (torch operations throughout). "
+                f"Got {type(value).__name__} instead."
+            )
+        return value.sum() / len(targets) if self._summed else value.mean()
+
+    def losses(self, outputs: Any, rows: Sequence[int]) -> Tensor:
+        """Return the loss of each sequence of `outputs` by itself; row i has the target number ``rows[i]``."""
+        with torch.no_grad():
+            return torch.stack([self.loss(outputs[i : i + 1], [row]) for i, row in enumerate(rows)])
+
+    def delta(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss of states and its derivative with respect to them.
+
+        Parameters
+        ----------
+        states : Tensor of shape (n_sequences, t, state_size)
+            ``s_1 … s_t``.
+
+        Returns
+        -------
+        loss : Tensor of shape ()
+        delta : Tensor of shape (n_sequences, t, state_size)
+            ``δ_τ = ∂L/∂s_τ``, each with the other states held fixed.
+
+        Raises
+        ------
+        ValueError
+            If the loss is not differentiable.
+        DivergedError
+            If it is not finite.
+        """
+        leaf = states.detach().clone().requires_grad_()
+        with torch.enable_grad():
+            outputs = self.outputs(leaf)
+            if isinstance(outputs, Tensor) and not outputs.requires_grad:
+                raise ValueError(
+                    "The 'network' parameter must have outputs that depend differentiably on its recurrent layer. "
+                    f"Those of {type(self._module).__name__} do not."
+                )
+            value = self.loss(outputs)
+            if not value.requires_grad:
+                raise ValueError(
+                    "The 'loss' parameter must be differentiable in the network's outputs. Got a loss without a "
+                    "gradient (a count, an argmax, or detached values)."
+                )
+            (delta,) = torch.autograd.grad(value, leaf)
+        if not bool(torch.isfinite(value)) or not bool(torch.isfinite(delta).all()):
+            raise DivergedError(f"The loss or its derivative is not finite (the loss is {value.item()}).")
+        return value.detach(), delta
+
+    def gradient_by_autograd(self, names: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss and its gradient by automatic differentiation through the network's own layer.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Parameters of `cell`.
+        """
+        try:
+            parameters = [self._layer.get_parameter(name_in_layer(self._layer, name)) for name in names]
+            run: Callable[[], Any] = partial(self._run, self.given)
+        except AttributeError:
+            # Weights that the layer computes from others (weight_norm, say) are parameters of the cell only.
+            parameters = [self.cell.get_parameter(name) for name in names]
+
+            def run() -> Any:
+                return self.outputs(self.cell.trajectory(self.start, self.x)[1:].transpose(0, 1))
+
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        try:
+            # cuDNN has no backward pass in evaluation mode.
+            with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
+                value = self.loss(run())
+                found = torch.autograd.grad(value, parameters, allow_unused=True)
+        finally:
+            for parameter in parameters:
+                parameter.requires_grad_(False)
+        grads = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+        return value.detach(), dict(zip(names, grads, strict=True))
+
+    # What comes in
+
+    def _read_sequences(self, sequences: Any) -> None:
+        drive = Drive.of(self.cell, sequences).to(self._dtype, self._device)
+        if len(set(drive.lengths)) > 1:
+            raise ValueError("The 'sequences' parameter must hold sequences of one length. Got a list of several.")
+        assert drive.inputs is not None
+        self.x = torch.stack(drive.inputs)
+        self.start = self.cell.initial_state(drive.n_sequences) if drive.starts is None else drive.starts
+        self.given, self._time_first = self._inside.reading(check_finite(sequences))
+
+    def _read_targets(self, network: Any, targets: Any, criterion: Any) -> Tensor:
+        classes = getattr(network, "classes_", None) if hasattr(network, "net_") else None
+        tensor = _as_tensor(targets) if classes is None else _class_indices(targets, classes)
+        if tensor.ndim == 0 or len(tensor) != self.n_sequences:
+            got = "a scalar" if tensor.ndim == 0 else f"shape {tuple(tensor.shape)}"
+            raise ValueError(
+                f"The 'targets' parameter must hold one target for each of the {self.n_sequences} sequences. "
+                f"Got {got} instead."
+            )
+        if tensor.is_floating_point():
+            if not bool(torch.isfinite(tensor).all()):
+                raise ValueError("The 'targets' parameter must be finite. Got NaN or infinity.")
+            return tensor.to(self._device, self._dtype)
+        is_number = isinstance(criterion, nn.modules.loss._Loss) and not isinstance(criterion, _CLASS_INDEX)
+        return tensor.to(self._device, self._dtype if is_number else torch.int64)
+
+    def _reads_every_step(self) -> bool:
+        """Tell whether there is a target for each step: outputs get shorter with the sequences."""
+        self.every_step = False
+        if self.targets.ndim < 2 or self.targets.shape[1] != self.n_steps or self.n_steps < 2:
+            return False
+        states = self.start.unsqueeze(1).expand(-1, self.n_steps - 1, -1)
+        with torch.no_grad():
+            try:
+                shorter = self.outputs(states)
+            except (ValueError, TypeError):  # a network that reads a fixed number of steps
+                return False
+        return isinstance(shorter, Tensor) and shorter.ndim > 1 and shorter.shape[1] == self.n_steps - 1
+
+
+def _opened(
+    network: Any, layer: str | None, dtype: torch.dtype, device: torch.device
+) -> tuple[RecurrentCell, LayerInput]:
+    """Return the cell of a network and a copy of the network around its recurrent layer."""
+    cell = as_recurrent_cell(network, layer=layer)
+    if cell.n_inputs is None:
+        raise ValueError("The 'network' parameter must take inputs; an autonomous system has no loss on sequences.")
+    bare = module_of(network)
+    inside = copy.deepcopy(cell.encoder if isinstance(cell.encoder, LayerInput) else LayerInput(bare, bare))
+    inside.module.to(device=device, dtype=dtype).eval().requires_grad_(False)
+    # The layer gets its own dtype, whatever the encoder before it makes (one-hot rows, zeros).
+    inside.layer.register_forward_pre_hook(partial(cast_inputs, dtype), with_kwargs=True)
+    cell.encoder = None
+    cell = cell.to(device=device, dtype=dtype)
+    cell.encoder = inside
+    return cell, inside
+
+
+def _training_of(
+    network: Any, module: nn.Module, loss: str | Loss, targets: Any
+) -> tuple[Callable[[Tensor], Any], Loss, Any, bool]:
+    """Return how a network is run, its loss, the criterion behind it, and whether shapes are ours to check."""
+    like = next(module.parameters())
+    if isinstance(loss, nn.Module):
+        loss = copy.deepcopy(loss).to(like)
+        return module, loss, loss, False
+    if callable(loss):
+        return module, loss, None, False
+    net = getattr(network, "net_", network)
+    if loss == "auto" and hasattr(net, "get_loss") and hasattr(net, "criterion_"):
+        twin = _skorch_twin(net, module, like)
+        return twin.infer, twin.get_loss, twin.criterion_, net is not network
+    if loss == "auto":
+        loss = "mse" if _as_tensor(targets).is_floating_point() else "cross_entropy"
+    criterion = nn.MSELoss() if loss == "mse" else nn.CrossEntropyLoss()
+    return module, (criterion if loss == "mse" else _over_last_axis(criterion)), criterion, True
+
+
+def _over_last_axis(criterion: nn.Module) -> Loss:
+    """Return a cross-entropy whose classes are the last axis; torch's are the second."""
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return criterion(outputs.movedim(-1, 1), targets.movedim(-1, 1) if targets.is_floating_point() else targets)
+
+    return loss
+
+
+def _skorch_twin(net: Any, module: nn.Module, like: Tensor) -> Any:
+    """Return a skorch net of the same kind around another module, with a copy of its criterion in that one's dtype."""
+    twin = object.__new__(type(net))  # a copy of the net itself would pickle its weights
+    criterion = net.criterion_
+    if isinstance(criterion, nn.Module):
+        criterion = copy.deepcopy(criterion).to(like)
+    vars(twin).update(vars(net) | {"module_": module, "criterion_": criterion, "device": str(like.device)})
+    return twin
+
+
+def _as_tensor(targets: Any) -> Tensor:
+    if isinstance(targets, Tensor):
+        return targets.detach()
+    array = np.asarray(targets)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"The 'targets' parameter must hold numbers. Got dtype {array.dtype} instead.")
+    return torch.from_numpy(np.array(array))
+
+
+def _class_indices(targets: Any, classes: np.ndarray) -> Tensor:
+    labels = targets.detach().cpu().numpy() if isinstance(targets, Tensor) else np.asarray(targets)
+    unknown = ~np.isin(labels, classes)
+    if unknown.any():
+        raise ValueError(
+            "The 'targets' parameter must hold classes that the network was fitted with. "
+            f"Got {labels[unknown].tolist()[0]!r}."
+        )
+    return torch.from_numpy(np.searchsorted(classes, labels))
+
+
+def _matched(outputs: Any, targets: Tensor) -> Tensor:
+    """Return targets in the shape that a loss over the last axis of outputs needs, or raise."""
+    if not isinstance(outputs, Tensor):
+        raise ValueError(
+            "The 'network' parameter must return a tensor of outputs. "
+            f"Got {type(outputs).__name__}; pass a callable `loss` that takes it."
+        )
+    is_index = not targets.is_floating_point()
+    if not is_index and targets.shape == outputs.shape[:-1] and outputs.shape[-1] == 1:
+        targets = targets.unsqueeze(-1)
+    wanted = tuple(outputs.shape[:-1] if is_index else outputs.shape)
+    if tuple(targets.shape) != wanted:
+        raise ValueError(
+            f"The 'targets' parameter must match the network's outputs of shape {tuple(outputs.shape)}: "
+            f"{'class indices' if is_index else 'numbers'} of shape {wanted}. Got shape {tuple(targets.shape)} instead."
+        )
+    if is_index and outputs.shape[-1] == 1:
+        raise ValueError(
+            "The 'loss' parameter must be given for a network with one output and integer targets: a cross-entropy "
+            "over one class is zero. Pass torch.nn.BCEWithLogitsLoss() or real-valued targets."
+        )
+    return targets
+
+
+def _cuda_devices(device: torch.device) -> list[torch.device]:
+    return [device] if device.type == "cuda" else []

@@ -1,0 +1,84 @@
+"""A forward pass of a network in which its recurrent layer is replaced by its cell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from sklyap.cells import RecurrentCell
+
+__all__ = ["Replay", "cast_inputs", "name_in_layer"]
+
+
+def cast_inputs(dtype: torch.dtype, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    """Return a layer's arguments with every tensor in `dtype`, as a forward pre-hook."""
+
+    def cast(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.to(dtype) if value.is_floating_point() else value
+        if isinstance(value, PackedSequence):
+            return value.to(dtype)
+        return tuple(map(cast, value)) if isinstance(value, tuple | list) else value
+
+    return cast(args), {key: cast(value) for key, value in kwargs.items()}
+
+
+class Replay:
+    """A recurrent layer's `forward` that returns given states (n, t, state_size), in one call or in several."""
+
+    def __init__(self, layer: nn.Module, states: Tensor) -> None:
+        self._layer, self._states = layer, states
+        self._done = 0
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        x = args[0] if args else kwargs["input"]
+        states = self._states[:, self._done : self._done + _n_steps(x, self._layer)]
+        self._done += states.shape[1]
+        if isinstance(self._layer, RecurrentCell):
+            return self._layer.output(states), states[:, -1]
+        if isinstance(self._layer, nn.RNNCellBase):
+            return states[:, 0].chunk(2, -1) if isinstance(self._layer, nn.LSTMCell) else states[:, 0]
+        assert isinstance(self._layer, nn.RNNBase)
+        output, last = _torch_output(self._layer, states)
+        return (x._replace(data=_packed(output, x, self._layer)) if isinstance(x, PackedSequence) else output), last
+
+    def check_finished(self) -> None:
+        if self._done != self._states.shape[1]:
+            raise ValueError(
+                f"The 'network' parameter must run its recurrent layer over all steps. On sequences of "
+                f"{self._states.shape[1]} steps it ran over {self._done}."
+            )
+
+
+def _n_steps(x: Tensor | PackedSequence, layer: nn.Module) -> int:
+    if isinstance(x, PackedSequence):
+        return len(x.batch_sizes)
+    if isinstance(layer, nn.RNNCellBase):
+        return 1
+    return x.shape[0 if isinstance(layer, nn.RNNBase) and not layer.batch_first else 1]
+
+
+def _packed(output: Tensor, like: PackedSequence, layer: nn.RNNBase) -> Tensor:
+    """Return the rows of outputs in the order of a packed sequence of one length."""
+    output = output.transpose(0, 1) if layer.batch_first else output
+    return (output if like.sorted_indices is None else output[:, like.sorted_indices]).flatten(0, 1)
+
+
+def _torch_output(layer: nn.RNNBase, states: Tensor) -> tuple[Tensor, Any]:
+    """Return states as nn.RNN, nn.GRU and nn.LSTM return them: ``(output, h_n)`` or ``(output, (h_n, c_n))``."""
+    n_parts = 2 if isinstance(layer, nn.LSTM) else 1
+    blocks = states.unflatten(-1, (layer.num_layers, n_parts, layer.hidden_size))  # (n, t, layers, parts, H)
+    output = blocks[:, :, -1, 0]
+    last = [blocks[:, -1, :, part].transpose(0, 1) for part in range(n_parts)]
+    return (output if layer.batch_first else output.transpose(0, 1)), (tuple(last) if n_parts > 1 else last[0])
+
+
+def name_in_layer(layer: nn.Module, name: str) -> str:
+    """Return what torch calls a cell's parameter: ``cells.1.weight_hh`` is ``weight_hh_l1``."""
+    if not isinstance(layer, nn.RNNBase):
+        return name
+    *stack, own = name.split(".")
+    return f"{own}_l{stack[1] if stack else 0}"

@@ -1,0 +1,278 @@
+"""Initial weights of recurrent layers: random laws, and a scale at the edge between order and chaos.
+
+Layers are ``nn.RNN``, ``nn.GRU``, ``nn.LSTM``, or cells that lay out their parameters as these do: `weight_ih*`
+and `weight_hh*` with one block of `hidden_size` rows per gate, and `bias*`. All functions change layers in place
+and draw from torch's global generator.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sklyap.cells.base import RecurrentCell
+from sklyap.cells.conversion import as_recurrent_cell
+from sklyap.validation import check_choice, check_real
+
+__all__ = ["INITIALIZERS", "critical_", "initialize_", "normal_", "orthogonal_", "uniform_", "xavier_"]
+
+_LARGEST_FACTOR = 2.0**10  # beyond it every gate is saturated
+_TOLERANCE = 1e-3  # nats per step
+
+
+@torch.no_grad()
+def uniform_(layers: nn.Module, scale: float | None = None) -> None:
+    """Draw every parameter, biases included, from U(-scale, scale).
+
+    Parameters
+    ----------
+    layers : torch.nn.Module
+    scale : float, optional
+        Half the width of the interval; torch's own ``1/sqrt(hidden_size)`` when None.
+    """
+    for _, parameter, hidden_size in _named_parameters(layers):
+        bound = hidden_size**-0.5 if scale is None else scale
+        nn.init.uniform_(parameter, -bound, bound)
+
+
+@torch.no_grad()
+def normal_(layers: nn.Module, scale: float | None = None) -> None:
+    """Draw weight matrices from N(0, scale²/fan_in) and set biases to zero.
+
+    Parameters
+    ----------
+    layers : torch.nn.Module
+    scale : float, optional
+        The gain, g of random rate networks; 1 when None.
+    """
+    gain = 1.0 if scale is None else scale
+    for block in _blocks(layers, "weight"):
+        nn.init.normal_(block, std=gain * block.shape[1] ** -0.5)
+    _zero_biases(layers)
+
+
+@torch.no_grad()
+def orthogonal_(layers: nn.Module, scale: float | None = None) -> None:
+    """Make each gate's recurrent matrix orthogonal times scale, its input matrix semi-orthogonal, biases zero.
+
+    Parameters
+    ----------
+    layers : torch.nn.Module
+    scale : float, optional
+        The singular values of the recurrent matrices; 1 when None.
+
+    References
+    ----------
+    Saxe, A. M., McClelland, J. L. and Ganguli, S. (2014). Exact solutions to the nonlinear dynamics of learning
+    in deep linear neural networks. ICLR.
+    """
+    for block in _blocks(layers, "weight_ih"):
+        nn.init.orthogonal_(block)
+    for block in _blocks(layers, "weight_hh"):
+        nn.init.orthogonal_(block, gain=1.0 if scale is None else scale)
+    _zero_biases(layers)
+
+
+@torch.no_grad()
+def xavier_(layers: nn.Module, scale: float | None = None) -> None:
+    """Draw each gate's matrices from U(-a, a), a = scale·sqrt(6/(fan_in + fan_out)), and set biases to zero.
+
+    Parameters
+    ----------
+    layers : torch.nn.Module
+    scale : float, optional
+        The gain; 1 when None.
+
+    References
+    ----------
+    Glorot, X. and Bengio, Y. (2010). Understanding the difficulty of training deep feedforward neural networks.
+    AISTATS.
+    """
+    for block in _blocks(layers, "weight"):
+        nn.init.xavier_uniform_(block, gain=1.0 if scale is None else scale)
+    _zero_biases(layers)
+
+
+@torch.no_grad()
+def critical_(layers: nn.Module, drive: Tensor | None = None, *, n_steps: int = 150) -> float:
+    """Multiply the recurrent weights by the factor that brings the largest Lyapunov exponent closest to zero.
+
+    The factor is the sign change of the exponent that lies nearest to 1, found by doubling (or halving) and
+    bisection on a logarithmic scale. An exponent that never changes sign (an architecture that is stable by
+    construction, say) is left at the factor where it was nearest to zero.
+
+    Parameters
+    ----------
+    layers : torch.nn.Module
+        With weights from any law.
+    drive : Tensor of shape (n_sequences, n_steps, n_inputs), optional
+        Input of the recurrent layers, repeated or cut to `n_steps`; standard normal when None.
+    n_steps : int, default=150
+        Steps per evaluation of the exponent; the first third settles and is not averaged.
+
+    Returns
+    -------
+    float
+        The largest exponent reached, in nats per step.
+
+    Raises
+    ------
+    ValueError
+        If the layers have no parameter called `weight_hh*`.
+
+    References
+    ----------
+    Engelken, R., Wolf, F. and Abbott, L. F. (2023). Lyapunov spectra of chaotic recurrent neural networks. Physical
+    Review Research 5, 043044.
+    """
+    twin = copy.deepcopy(layers).double().eval()
+    originals = [(p, p.clone()) for p in _recurrent_weights(twin)]
+    drive = _repeated(twin, drive, n_steps)
+    n_state = as_recurrent_cell(twin).state_size
+    tangent = torch.randn(len(drive), n_state, 1, dtype=torch.float64, device=drive.device)
+
+    def exponent(log_factor: float) -> float:
+        for parameter, original in originals:
+            parameter.copy_(original * math.exp(log_factor))
+        return _largest_exponent(as_recurrent_cell(twin), drive, tangent)
+
+    log_factor, value = _nearest_root(exponent, limit=math.log(_LARGEST_FACTOR), step=math.log(2.0))
+    for parameter in _recurrent_weights(layers):
+        parameter.mul_(math.exp(log_factor))
+    return value
+
+
+INITIALIZERS = ("default", "uniform", "normal", "orthogonal", "xavier", "critical")
+"""What `init` of :func:`initialize_` and of the estimators takes."""
+
+
+def initialize_(
+    layers: nn.Module, init: str = "default", scale: float | None = None, *, drive: Tensor | None = None
+) -> None:
+    """Initialize recurrent layers in place.
+
+    Parameters
+    ----------
+    layers : torch.nn.Module
+    init : {"default", "uniform", "normal", "orthogonal", "xavier", "critical"}
+        "default" leaves them as their constructor did.
+    scale : float, optional
+        See the function of that name. "default" and "critical" have none and ignore it.
+    drive : Tensor of shape (n_sequences, n_steps, n_inputs), optional
+        What "critical" drives the layers with.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap.networks.initialization import initialize_
+    >>> layer = torch.nn.GRU(3, 8)
+    >>> initialize_(layer, "uniform", 0.1)
+    >>> bool(layer.weight_hh_l0.abs().max() <= 0.1)
+    True
+    """
+    check_choice(init, "init", INITIALIZERS)
+    if scale is not None:
+        scale = check_real(scale, "init_scale", low=0.0)
+    if init == "critical":
+        critical_(layers, drive)
+    elif init != "default":
+        _LAWS[init](layers, scale)
+
+
+_LAWS: dict[str, Callable[[nn.Module, float | None], None]] = {
+    "uniform": uniform_,
+    "normal": normal_,
+    "orthogonal": orthogonal_,
+    "xavier": xavier_,
+}
+
+
+def _named_parameters(layers: nn.Module) -> Iterator[tuple[str, Tensor, int]]:
+    """Yield each parameter with its own name and the hidden size of the layer that owns it."""
+    for module in layers.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            rows = parameter.shape[0] if parameter.ndim else 1
+            yield name, parameter, getattr(module, "hidden_size", rows)
+
+
+def _named(layers: nn.Module, prefix: str) -> list[tuple[Tensor, int]]:
+    found = [(parameter, size) for name, parameter, size in _named_parameters(layers) if name.startswith(prefix)]
+    if not found:
+        names = ", ".join(name for name, _ in layers.named_parameters())
+        raise ValueError(
+            f"The 'init' parameter needs recurrent layers with parameters called '{prefix}*'. "
+            f"Got a {type(layers).__name__} with {names or 'none'}; use init='default' or 'uniform'."
+        )
+    return found
+
+
+def _blocks(layers: nn.Module, prefix: str) -> list[Tensor]:
+    """Return each gate's matrix (hidden_size, fan_in) of the parameters whose name begins with `prefix`."""
+    matrices = [(parameter, size) for parameter, size in _named(layers, prefix) if parameter.ndim == 2]
+    return [block for matrix, size in matrices for block in matrix.split(size)]
+
+
+def _zero_biases(layers: nn.Module) -> None:
+    for name, parameter, _ in _named_parameters(layers):
+        if name.startswith("bias"):
+            parameter.zero_()
+
+
+def _recurrent_weights(layers: nn.Module) -> list[Tensor]:
+    return [parameter for parameter, _ in _named(layers, "weight_hh")]
+
+
+def _repeated(layers: nn.Module, drive: Tensor | None, n_steps: int) -> Tensor:
+    like = next(layers.parameters())
+    if drive is None:
+        width: Any = layers.n_inputs if isinstance(layers, RecurrentCell) else layers.input_size
+        return torch.randn(8, n_steps, width, dtype=like.dtype, device=like.device)
+    return drive.to(like)[:, torch.arange(n_steps, device=like.device) % drive.shape[1]]
+
+
+def _largest_exponent(cell: RecurrentCell, drive: Tensor, tangent: Tensor) -> float:
+    """Return the growth of one normalised tangent vector, in nats per step, averaged over sequences."""
+    n, n_steps, _ = drive.shape
+    settle = n_steps // 3
+    s, total = cell.initial_state(n), torch.zeros(n, dtype=drive.dtype, device=drive.device)
+    for t in range(n_steps):
+        tangent, s = cell.push(s, drive[:, t], tangent), cell.step(s, drive[:, t])
+        growth = torch.linalg.vector_norm(tangent, dim=1, keepdim=True)
+        tangent = tangent / growth
+        if t >= settle:
+            total += growth.log().flatten()
+    # A direction that is annihilated gives 0/0: as contracting as can be.
+    return total.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf).mean().item() / (n_steps - settle)
+
+
+def _nearest_root(function: Callable[[float], float], *, limit: float, step: float) -> tuple[float, float]:
+    """Return ``(x, function(x))`` at the sign change nearest to 0, or where the function was nearest to zero."""
+    x, value = 0.0, function(0.0)
+    best = (x, value)
+    direction = -step if value > 0 else step
+    while abs(x) < limit and abs(best[1]) > _TOLERANCE:
+        previous, x = x, x + direction
+        value = function(x)
+        best = min(best, (x, value), key=lambda pair: abs(pair[1]))
+        if (value > 0) != (direction < 0):
+            return _bisect(function, previous, x, rising=direction > 0, best=best)
+    return best
+
+
+def _bisect(
+    function: Callable[[float], float], near: float, far: float, *, rising: bool, best: tuple[float, float]
+) -> tuple[float, float]:
+    """Halve the interval between two signs until the function is small there."""
+    for _ in range(20):
+        if abs(best[1]) <= _TOLERANCE:
+            break
+        middle = (near + far) / 2
+        value = function(middle)
+        best = min(best, (middle, value), key=lambda pair: abs(pair[1]))
+        near, far = (near, middle) if (value > 0) == rising else (middle, far)
+    return best
