@@ -17,7 +17,7 @@ REQUESTS = [f"set_{method}_request" for method in ("fit", "partial_fit", "predic
 autodoc_default_options = {"exclude-members": ", ".join(REQUESTS)}
 numpydoc_show_class_members = False
 templates_path = ["_templates"]
-html_theme = "furo"
+html_theme = "pydata_sphinx_theme"
 exclude_patterns = ["_build", "*_table.md"]  # tables are included by the page that explains them
 
 
