@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sklyap.datasets.sequences import fetch_sequential_mnist, load_sequential_digits
 from sklyap.datasets.systems import KnownSystem, known_systems
+from sklyap.datasets.tasks import make_adding, make_copy, make_delayed_copy, make_delayed_xor, make_recall
 from sklyap.datasets.text import decode, encode, fetch_war_and_peace, load_text
 
 __all__ = [
@@ -15,4 +16,9 @@ __all__ = [
     "known_systems",
     "load_sequential_digits",
     "load_text",
+    "make_adding",
+    "make_copy",
+    "make_delayed_copy",
+    "make_delayed_xor",
+    "make_recall",
 ]
