@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import loguniform
+from scipy.stats import loguniform, uniform
 
 from benchmarks import prediction_tables
 from sklyap.datasets import fetch_sequential_mnist, fetch_war_and_peace, load_sequential_digits
@@ -33,24 +33,19 @@ class Task:
     n_networks: int
     n_probes: int
     estimator: dict[str, Any]
-    sizes: list[int]
-    init_scale: tuple[float, float]
-    lr: tuple[float, float]
+    varied: dict[str, Any]
     load: Any = field(repr=False)
 
-    def train(self, directory: Path, data: Path | None, n_jobs: int | None = None) -> NetworkPopulation:
+    def train(
+        self, directory: Path, data: Path | None, n_networks: int | None = None, n_jobs: int | None = None
+    ) -> NetworkPopulation:
         X, y, X_val, y_val = self.load(data)
         return train_population(
-            RNNClassifier(init="uniform", **self.estimator),
-            {
-                "cell": ["lstm", "gru", "rnn"],
-                "hidden_size": self.sizes,
-                "init_scale": loguniform(*self.init_scale),
-                "lr": loguniform(*self.lr),
-            },
+            RNNClassifier(**self.estimator),
+            self.varied,
             X,
             y,
-            n_networks=self.n_networks,
+            n_networks=self.n_networks if n_networks is None else n_networks,
             validation=(X_val, y_val),
             snapshot_epochs=(0, 1, 3, "last"),
             directory=directory,
@@ -77,20 +72,46 @@ def _text(data: Path | None) -> tuple[np.ndarray, ...]:
     return text.X_train, text.y_train, text.X_valid, text.y_valid
 
 
+def _mixed(sizes: list[int], init_scale: tuple[float, float], lr: tuple[float, float]) -> dict[str, Any]:
+    """Return what varies in a population of three architectures."""
+    return {
+        "cell": ["lstm", "gru", "rnn"],
+        "hidden_size": sizes,
+        "init_scale": loguniform(*init_scale),
+        "lr": loguniform(*lr),
+    }
+
+
+_SIZES = [16, 24, 32, 48, 64]
+_CHARACTERS = {"batch_size": 32, "input_type": "tokens", "readout": "all"}
 TASKS = {
     "digits": Task(
-        400, 16, {"max_epochs": 12, "batch_size": 32}, [16, 24, 32, 48, 64], (0.05, 3.0), (1e-3, 2e-2), _digits
+        400,
+        16,
+        {"init": "uniform", "max_epochs": 12, "batch_size": 32},
+        _mixed(_SIZES, (0.05, 3.0), (1e-3, 2e-2)),
+        _digits,
     ),
     "mnist": Task(
-        300, 16, {"max_epochs": 6, "batch_size": 64}, [16, 24, 32, 48, 64], (0.05, 3.0), (1e-3, 2e-2), _mnist
+        300,
+        16,
+        {"init": "uniform", "max_epochs": 6, "batch_size": 64},
+        _mixed(_SIZES, (0.05, 3.0), (1e-3, 2e-2)),
+        _mnist,
     ),
     "text": Task(
         120,
         8,
-        {"max_epochs": 8, "batch_size": 32, "input_type": "tokens", "readout": "all"},
-        [32, 48, 64, 96],
-        (0.04, 1.0),
-        (1e-3, 1e-2),
+        {"init": "uniform", "max_epochs": 8, **_CHARACTERS},
+        _mixed([32, 48, 64, 96], (0.04, 1.0), (1e-3, 1e-2)),
+        _text,
+    ),
+    # One architecture of one size: what varies is how it is trained.
+    "text-lstm": Task(
+        110,
+        8,
+        {"cell": "lstm", "hidden_size": 64, "max_epochs": 6, **_CHARACTERS},
+        {"dropout": uniform(0.0, 0.4), "lr": loguniform(1e-3, 1e-2)},
         _text,
     ),
 }
@@ -120,6 +141,7 @@ def main() -> None:
     parser.add_argument("tasks", nargs="+", choices=list(TASKS))
     parser.add_argument("--directory", type=Path, default=Path("populations"))
     parser.add_argument("--data", type=Path, help="folder with MNIST's IDX files and war_and_peace.txt")
+    parser.add_argument("--networks", type=int, help="how many to train, in place of the task's number")
     parser.add_argument("--n-jobs", type=int, help="networks trained, or models fitted, at once")
     parser.add_argument("--epochs", type=int, nargs="+", default=prediction_tables.EPOCHS, help="of the tables")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent.parent / "docs", help="of the tables")
@@ -127,7 +149,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.command == "train":
         for name in options.tasks:
-            print(TASKS[name].train(options.directory / name, options.data, options.n_jobs))
+            print(TASKS[name].train(options.directory / name, options.data, options.networks, options.n_jobs))
         return
     print("written to", prediction_tables.write(study(options), options.output))
 

@@ -11,7 +11,7 @@ from sklyap.networks import RNNClassifier, RNNRegressor
 from sklyap.population import HistoryFeatures, NetworkPopulation, train_population
 from sklyap.sensitivity import input_sensitivity
 from sklyap.spectrum import LyapunovSpectrumTransformer
-from sklyap.statistics import SpectrumStatistics, spectrum_loss_correlation
+from sklyap.statistics import SpectrumStatistics, spectrum_distance, spectrum_loss_correlation
 
 __all__ = [
     "GradientAlignmentAnalyzer",
@@ -29,6 +29,7 @@ __all__ = [
     "gradient_from_qr",
     "input_sensitivity",
     "lyapunov_spectrum",
+    "spectrum_distance",
     "spectrum_loss_correlation",
     "train_population",
 ]

@@ -6,6 +6,7 @@ To add a statistic, see ``sklyap/statistics/functions.py``.
 from __future__ import annotations
 
 from sklyap.statistics.correlation import spectrum_loss_correlation
+from sklyap.statistics.distances import spectrum_distance
 from sklyap.statistics.functions import (
     FAMILIES,
     STATISTICS,
@@ -40,6 +41,7 @@ __all__ = [
     "n_near_zero",
     "n_positive",
     "smallest_exponent",
+    "spectrum_distance",
     "spectrum_loss_correlation",
     "spectrum_quantile",
     "spectrum_slope",
