@@ -66,7 +66,7 @@ def test_results_are_compared_in_nats_and_only_whole():
     assert spectrum_distance(small.to("bits"), large) == pytest.approx(expected)
     assert spectrum_distance([small, large], large).tolist() == [expected, 0.0]
     part = lyapunov_spectrum(torch.nn.GRU(2, 4), x, n_exponents=2)
-    with pytest.raises(ValueError, match="'A' parameter .* 2 leading ones; compute the whole"):
+    with pytest.raises(ValueError, match=r"'A' parameter .* 2 leading ones; compute the whole"):
         spectrum_distance(part, large)
 
 
