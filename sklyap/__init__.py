@@ -7,7 +7,7 @@ from sklyap.comparison import compare_loss_predictors
 from sklyap.covariant import covariant_lyapunov_vectors
 from sklyap.gradients import gradient_from_qr
 from sklyap.lyapunov import LyapunovResult, lyapunov_spectrum
-from sklyap.networks import RNNClassifier, RNNRegressor
+from sklyap.networks import NetworkTransformer, RNNClassifier, RNNRegressor
 from sklyap.population import HistoryFeatures, NetworkPopulation, train_population
 from sklyap.sensitivity import input_sensitivity
 from sklyap.spectrum import LyapunovSpectrumTransformer
@@ -19,6 +19,7 @@ __all__ = [
     "LyapunovResult",
     "LyapunovSpectrumTransformer",
     "NetworkPopulation",
+    "NetworkTransformer",
     "RNNClassifier",
     "RNNRegressor",
     "SpectrumAutoencoder",

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
-import joblib
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils.validation import check_is_fitted
-from tqdm.auto import tqdm
 
-from sklyap.exceptions import FailedNetworkWarning
 from sklyap.gradients import AlignmentResult, alignment_features, gradient_alignment
-from sklyap.networks.transformer import SharedSequencesMixin
+from sklyap.networks.transformer import NetworkTransformer
 from sklyap.orthonormalize import METHODS
-from sklyap.runtime import one_thread
-from sklyap.validation import check_choice, check_int, check_networks
+from sklyap.validation import check_choice, check_int
 
 __all__ = ["GradientAlignmentAnalyzer"]
 
@@ -29,7 +22,7 @@ _SETTINGS = (
 _FOR_ANALYSIS = ("prefixes", "rank", "covariant", "n_baseline")
 
 
-class GradientAlignmentAnalyzer(SharedSequencesMixin, TransformerMixin, BaseEstimator):
+class GradientAlignmentAnalyzer(NetworkTransformer):
     """Compare the Lyapunov directions of trained networks with the gradient of their loss.
 
     `analyze` looks closely at one network; `fit` and `transform` turn a list of networks into features for any
@@ -163,12 +156,6 @@ class GradientAlignmentAnalyzer(SharedSequencesMixin, TransformerMixin, BaseEsti
         self.on_error = on_error
         self.random_state = random_state
 
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.no_validation = True
-        return tags
-
     def analyze(self, network: Any) -> AlignmentResult:
         """Analyse one network.
 
@@ -188,7 +175,7 @@ class GradientAlignmentAnalyzer(SharedSequencesMixin, TransformerMixin, BaseEsti
         DivergedError
             If the loss or the trajectory is not finite.
         """
-        self._check_parameters()
+        self.check_parameters()
         return self._analyze(network)
 
     def analyze_training(self, population: Any, epochs: Iterable[Any]) -> dict[Any, list[AlignmentResult]]:
@@ -205,63 +192,17 @@ class GradientAlignmentAnalyzer(SharedSequencesMixin, TransformerMixin, BaseEsti
         -------
         dict of epoch to list of AlignmentResult
         """
-        self._check_parameters()
+        self.check_parameters()
         epochs = list(epochs)
         networks = [(epoch, network) for epoch in epochs for network in population.networks(epoch)]
-        results = self._map(_analyzed, [network for _, network in networks])
+        results = self._map(self._analyze, [network for _, network in networks])
         return {
             epoch: [result for (at, _), result in zip(networks, results, strict=True) if at == epoch]
             for epoch in epochs
         }
 
-    def fit(self, networks: Sequence[Any], y: Any = None) -> GradientAlignmentAnalyzer:
-        """Check the parameters; there is nothing to learn.
-
-        Parameters
-        ----------
-        networks : sequence of networks
-        y : ignored
-
-        Returns
-        -------
-        self
-        """
-        check_networks(networks, name="networks", caller=type(self).__name__)
-        self._check_parameters()
-        self.n_features_out_ = len(self._feature_names())
-        return self
-
-    def transform(self, networks: Sequence[Any]) -> np.ndarray:
-        """Compute the features.
-
-        Parameters
-        ----------
-        networks : sequence of networks
-
-        Returns
-        -------
-        features : ndarray of shape (n_networks, n_features_out_)
-            The share of gradient energy in the first 1 … n_directions directions; `alignment`, directions first; the
-            natural logarithms of the leading singular values, zeros as ln ε times the largest; the principal angles.
-        """
-        check_is_fitted(self)
-        networks = check_networks(networks, name="networks", caller=type(self).__name__)
-        rows = self._map(_features, networks)
-        self.failures_ = {i: row for i, row in enumerate(rows) if isinstance(row, str)}
-        for index, reason in self.failures_.items():
-            warnings.warn(
-                f"Network {index} of {len(networks)} failed, its row is NaN: {reason}",
-                FailedNetworkWarning,
-                stacklevel=2,
-            )
-        return np.stack([np.full(self.n_features_out_, np.nan) if isinstance(row, str) else row for row in rows])
-
-    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Return the names of the features; `input_features` is ignored."""
-        check_is_fitted(self)
-        return np.asarray(self._feature_names(), dtype=object)
-
-    def _feature_names(self) -> list[str]:
+    def feature_names(self) -> list[str]:
+        """Return the names of the columns, in the order that `features_of` gives."""
         directions, singular = range(self.n_directions), range(self.n_singular)
         return [
             *(f"gradient_energy_{i}" for i in directions),
@@ -270,7 +211,8 @@ class GradientAlignmentAnalyzer(SharedSequencesMixin, TransformerMixin, BaseEsti
             *(f"principal_angle_{i}" for i in range(min(self.n_directions, self.n_singular))),
         ]
 
-    def _check_parameters(self) -> None:
+    def check_parameters(self) -> None:
+        """Raise TypeError or ValueError for parameters that are wrong."""
         who = type(self).__name__
         for name in ("sequences", "targets"):
             if getattr(self, name) is None:
@@ -289,7 +231,19 @@ class GradientAlignmentAnalyzer(SharedSequencesMixin, TransformerMixin, BaseEsti
     def _analyze(self, network: Any) -> AlignmentResult:
         return gradient_alignment(network, self.sequences, self.targets, **self._settings(*_FOR_ANALYSIS))
 
-    def _row(self, network: Any) -> np.ndarray:
+    def features_of(self, network: Any) -> np.ndarray:
+        """Return the features of one network.
+
+        Parameters
+        ----------
+        network : torch module, fitted skorch net or fitted sklyap estimator
+
+        Returns
+        -------
+        ndarray of shape (n_features_out_,)
+            The share of gradient energy in the first 1 … n_directions directions; `alignment`, directions first; the
+            natural logarithms of the leading singular values, zeros as ln ε times the largest; the principal angles.
+        """
         found = alignment_features(network, self.sequences, self.targets, **self._settings())
         sizes = found["singular_values"]
         # A gradient of rank below n_singular (or none at all) has singular values of zero to rounding.
@@ -300,25 +254,3 @@ class GradientAlignmentAnalyzer(SharedSequencesMixin, TransformerMixin, BaseEsti
             np.log(np.maximum(sizes[: self.n_singular], floor)),
             found["principal_angles"],
         ]).astype(np.float64)  # fmt: skip
-
-    def _map(self, function: Any, networks: Sequence[Any]) -> list[Any]:
-        jobs = (joblib.delayed(function)(self, network, index) for index, network in enumerate(networks))
-        run = joblib.Parallel(n_jobs=self.n_jobs, return_as="generator" if self.verbose else "list")(jobs)
-        return list(tqdm(run, total=len(networks), desc="alignment", unit="network") if self.verbose else run)
-
-
-def _analyzed(analyzer: GradientAlignmentAnalyzer, network: Any, index: int) -> AlignmentResult:
-    with one_thread():
-        return analyzer._analyze(network)
-
-
-def _features(analyzer: GradientAlignmentAnalyzer, network: Any, index: int) -> np.ndarray | str:
-    """Return a network's row, or a sentence on why there is none."""
-    try:
-        with one_thread():
-            return analyzer._row(network)
-    except Exception as error:
-        if analyzer.on_error == "raise":
-            error.add_note(f"This is network {index} of the list.")
-            raise
-        return f"{type(error).__name__}: {error}"

@@ -38,6 +38,7 @@ def lyapunov_spectrum(
     return_local: bool = False,
     return_basis: bool = False,
     batch_size: int | None = None,
+    layer: str | None = None,
     random_state: Any = None,
     progress: Callable[[int], Any] | None = None,
 ) -> LyapunovResult:
@@ -78,6 +79,8 @@ def lyapunov_spectrum(
         Whether to keep the tangent bases and factors R, O(n_steps · N · k) numbers.
     batch_size : int, optional
         How many sequences to carry at once, a bound on memory; all by default.
+    layer : str, optional
+        Which recurrent layer, where the network holds several; see :func:`~sklyap.as_recurrent_cell`.
     random_state : int, numpy random generator or None
         Seeds the tangent basis. None is 0: the same call gives the same numbers.
     progress : callable, optional
@@ -121,7 +124,8 @@ def lyapunov_spectrum(
     >>> result.exponents.shape
     (8,)
     """
-    cell = as_recurrent_cell(network)
+    # A Drive comes with a cell that is the caller's copy already.
+    cell = network if isinstance(sequences, Drive) else as_recurrent_cell(network, layer=layer)
     k, N = check_settings(cell, n_exponents, qr_interval, orthonormalizer, state)
     dtype, device = check_dtype(dtype), resolve_device(device)
     seed = seed_from(random_state)

@@ -3,5 +3,6 @@
 from sklyap.networks.classifier import RNNClassifier
 from sklyap.networks.modules import RecurrentNetwork
 from sklyap.networks.regressor import RNNRegressor
+from sklyap.networks.transformer import NetworkTransformer
 
-__all__ = ["RNNClassifier", "RNNRegressor", "RecurrentNetwork"]
+__all__ = ["NetworkTransformer", "RNNClassifier", "RNNRegressor", "RecurrentNetwork"]

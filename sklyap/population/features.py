@@ -6,15 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils.validation import check_is_fitted
 
-from sklyap.validation import check_int, check_networks
+from sklyap.networks import NetworkTransformer
+from sklyap.validation import check_int
 
 __all__ = ["HistoryFeatures"]
 
 
-class HistoryFeatures(TransformerMixin, BaseEstimator):
+class HistoryFeatures(NetworkTransformer):
     """Losses and metrics from the training of networks as features.
 
     Beside a spectrum in a :class:`~sklearn.pipeline.FeatureUnion`, it lets a predictor know how well a network
@@ -29,11 +28,15 @@ class HistoryFeatures(TransformerMixin, BaseEstimator):
         first epoch, whatever came after it.
     log : bool, default=False
         Take natural logarithms.
+    on_error : {"raise", "warn"}, default="raise"
+        What to do with a network without such a history: raise, or warn and give a row of NaN.
 
     Attributes
     ----------
     n_features_out_ : int
         Number of features.
+    failures_ : dict of int to str
+        Index and reason of each network of the last `transform` that failed.
 
     Examples
     --------
@@ -49,64 +52,49 @@ class HistoryFeatures(TransformerMixin, BaseEstimator):
     (1, 2)
     """
 
-    def __init__(self, columns=("valid_loss",), *, epoch="last", log=False):
+    def __init__(self, columns=("valid_loss",), *, epoch="last", log=False, on_error="raise"):
         self.columns = columns
         self.epoch = epoch
         self.log = log
+        self.on_error = on_error
 
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        return tags
+    def check_parameters(self) -> None:
+        """Raise TypeError or ValueError for parameters that are wrong."""
+        self._names()
 
-    def fit(self, X: Any, y: Any = None) -> HistoryFeatures:
-        """Check the parameters.
+    def feature_names(self) -> list[str]:
+        """Return the names of the features, ``<column>`` or ``<column>_epoch_<epoch>``."""
+        prefix = "log_" if self.log else ""
+        return [f"{prefix}{c}" if e == "last" else f"{prefix}{c}_epoch_{e}" for c, e in self._names()]
 
-        Parameters
-        ----------
-        X : list of fitted networks
-            Networks with a ``history_``.
-        y : ignored
-
-        Returns
-        -------
-        self
-        """
-        check_networks(X, caller="HistoryFeatures")
-        self.n_features_out_ = len(self._names())
-        return self
-
-    def transform(self, X: Any) -> np.ndarray:
-        """Return the features.
+    def features_of(self, network: Any) -> np.ndarray:
+        """Return the features of one network.
 
         Parameters
         ----------
-        X : list of fitted networks
+        network : network trained by sklyap
+            With a ``history_``.
 
         Returns
         -------
-        ndarray of shape (n_networks, n_features_out_)
+        ndarray of shape (n_features_out_,)
 
         Raises
         ------
         ValueError
-            If a network's history has no such column or epoch.
+            If the history has no such column or epoch, or a value is not positive with ``log=True``.
         """
-        check_is_fitted(self)
-        networks = check_networks(X, caller="HistoryFeatures")
-        features = np.array([self._read(network, i) for i, network in enumerate(networks)], dtype=np.float64)
-        if self.log:
-            if (features <= 0).any():
-                raise ValueError(f"HistoryFeatures with log=True needs positive values. Got {features.min()}.")
-            return np.log(features)
-        return features
-
-    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Return the names of the features, ``<column>`` or ``<column>_epoch_<epoch>``."""
-        check_is_fitted(self)
-        prefix = "log_" if self.log else ""
-        names = [f"{prefix}{c}" if e == "last" else f"{prefix}{c}_epoch_{e}" for c, e in self._names()]
-        return np.array(names, dtype=object)
+        if not hasattr(network, "history_"):
+            raise ValueError(
+                "HistoryFeatures needs networks trained by sklyap, which have a history_. "
+                f"Got a {type(network).__name__}."
+            )
+        row = np.array([_value(network, column, epoch) for column, epoch in self._names()], dtype=np.float64)
+        if not self.log:
+            return row
+        if (row <= 0).any():
+            raise ValueError(f"HistoryFeatures with log=True needs positive values. Got {row.min()}.")
+        return np.log(row)
 
     def _names(self) -> list[tuple[str, Any]]:
         """Return the column and epoch of each feature."""
@@ -122,13 +110,8 @@ class HistoryFeatures(TransformerMixin, BaseEstimator):
                 check_int(epoch, "epoch", low=1, caller="HistoryFeatures")
         return [(column, epoch) for column in columns for epoch in epochs]
 
-    def _read(self, network: Any, i: int) -> list[float]:
-        if not hasattr(network, "history_"):
-            raise ValueError(f"Network {i} of X has no history_; HistoryFeatures needs networks trained by sklyap.")
-        return [_value(network, column, epoch, i) for column, epoch in self._names()]
 
-
-def _value(network: Any, column: str, epoch: Any, i: int) -> float:
+def _value(network: Any, column: str, epoch: Any) -> float:
     rows: Sequence[Mapping[str, Any]] = list(network.history_)
     if epoch == "last":
         # A snapshot of a population knows its loss also where no epoch has ended.
@@ -136,8 +119,8 @@ def _value(network: Any, column: str, epoch: Any, i: int) -> float:
     elif epoch <= len(rows):
         row = dict(rows[epoch - 1])
     else:
-        raise ValueError(f"Network {i} of X has trained for {len(rows)} epochs. HistoryFeatures needs epoch {epoch}.")
+        raise ValueError(f"The network has trained for {len(rows)} epochs. HistoryFeatures needs epoch {epoch}.")
     if not isinstance(row.get(column), int | float):
         known = [name for name, value in row.items() if isinstance(value, int | float)]
-        raise ValueError(f"The history of network {i} of X has no column {column!r} at epoch {epoch}; it has {known}.")
+        raise ValueError(f"The network's history has no column {column!r} at epoch {epoch}; it has {known}.")
     return float(row[column])

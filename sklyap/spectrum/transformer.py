@@ -5,29 +5,26 @@ from __future__ import annotations
 import math
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import joblib
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, check_memory
 from tqdm.auto import tqdm
 
 from sklyap.cells import RecurrentCell, as_recurrent_cell
 from sklyap.cells.drive import Drive
-from sklyap.exceptions import (
-    DegenerateSpectrumWarning,
-    FailedNetworkWarning,
-    PrecisionWarning,
-)
-from sklyap.lyapunov import LyapunovResult
-from sklyap.networks.transformer import SharedSequencesMixin
+from sklyap.exceptions import DegenerateSpectrumWarning, PrecisionWarning
+from sklyap.lyapunov import LyapunovResult, lyapunov_spectrum
+from sklyap.networks.transformer import Failure, NetworkTransformer, attempt
 from sklyap.spectrum.fingerprint import structure
-from sklyap.spectrum.worker import Task, reason_of, spectra_of
+from sklyap.spectrum.worker import Task, spectra_of
 from sklyap.tangent import check_settings, strain_budget, tangent_size
-from sklyap.validation import check_choice, check_dtype, check_int, check_networks, resolve_device, seed_from
+from sklyap.validation import check_choice, check_dtype, check_int, resolve_device, seed_from
 
 __all__ = ["LyapunovSpectrumTransformer"]
 
@@ -35,7 +32,7 @@ _ENSEMBLE_BYTES = 2**28
 """Of the tangent bases of networks in one batch on a GPU, which needs about ten times as much in all."""
 
 
-class LyapunovSpectrumTransformer(SharedSequencesMixin, TransformerMixin, BaseEstimator):
+class LyapunovSpectrumTransformer(NetworkTransformer):
     """Turn trained recurrent networks into their Lyapunov spectra.
 
     One sample is one network; every network is driven by the same sequences. What comes out is an
@@ -72,6 +69,8 @@ class LyapunovSpectrumTransformer(SharedSequencesMixin, TransformerMixin, BaseEs
         Whether to show a progress bar: over networks, or over the steps of a single one.
     on_error : {"raise", "warn"}, default="raise"
         What to do with a network that cannot be analysed: raise, or warn and give a row of NaN.
+    layer : str, optional
+        Which recurrent layer, where networks hold several; see :func:`~sklyap.as_recurrent_cell`.
 
     Attributes
     ----------
@@ -124,6 +123,7 @@ class LyapunovSpectrumTransformer(SharedSequencesMixin, TransformerMixin, BaseEs
         n_jobs=None,
         verbose=0,
         on_error="raise",
+        layer=None,
         random_state=None,
     ):
         self.sequences = sequences
@@ -141,13 +141,21 @@ class LyapunovSpectrumTransformer(SharedSequencesMixin, TransformerMixin, BaseEs
         self.n_jobs = n_jobs
         self.verbose = verbose
         self.on_error = on_error
+        self.layer = layer
         self.random_state = random_state
 
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.no_validation = True
-        return tags
+    def check_parameters(self) -> None:
+        """Raise TypeError or ValueError for parameters that are wrong."""
+        who = type(self).__name__
+        check_choice(self.align, "align", ["truncate", "interpolate"], caller=who)
+        if self.n_exponents is not None:
+            check_int(self.n_exponents, "n_exponents", low=1, caller=who)
+        if self.sequences is None:
+            raise ValueError(
+                f"The 'sequences' parameter of {who} must be given: what drives the networks, or a number of steps for "
+                "autonomous systems. Got None."
+            )
+        self._log_base()
 
     def fit(self, networks: Sequence[Any], y: Any = None) -> LyapunovSpectrumTransformer:
         """Learn the number of columns.
@@ -162,20 +170,9 @@ class LyapunovSpectrumTransformer(SharedSequencesMixin, TransformerMixin, BaseEs
         -------
         self
         """
-        name = type(self).__name__
-        networks = check_networks(networks, name="networks", caller=name)
-        check_choice(self.align, "align", ["truncate", "interpolate"], caller=name)
-        check_choice(self.on_error, "on_error", ["raise", "warn"], caller=name)
-        self._check_sequences_given()
-        self._log_base()
-        if self.n_exponents is not None:
-            self.n_exponents_ = check_int(self.n_exponents, "n_exponents", low=1, caller=name)
-            return self
-        sizes = [size for size in map(self._size, networks) if size is not None]
-        if not sizes:
-            raise ValueError("The 'networks' parameter must hold at least one network that can be analysed. Got none.")
-        self.n_exponents_ = min(sizes) if self.align == "truncate" else max(sizes)
-        return self
+        networks = self._checked(networks)
+        sizes = [] if self.n_exponents is not None else self._attempts(self._size, networks)
+        return self._learn(sizes)
 
     def transform(self, networks: Sequence[Any]) -> np.ndarray:
         """Compute the spectra.
@@ -190,79 +187,115 @@ class LyapunovSpectrumTransformer(SharedSequencesMixin, TransformerMixin, BaseEs
             Per step, descending, in the logarithm's `base`.
         """
         check_is_fitted(self)
-        networks = check_networks(networks, name="networks", caller=type(self).__name__)
-        log_base = self._log_base()
-        settings = self._settings()
-        memory = check_memory(self.memory)
-        prepared = [self._prepare(index, network, settings) for index, network in enumerate(networks)]
-        run = self._run(prepared, settings, memory)
-        self.results_ = [result if isinstance(result, LyapunovResult) else None for result in run]
-        self.failures_ = {i: result for i, result in enumerate(run) if isinstance(result, str)}
-        self._warn()
-        floor = math.log(torch.finfo(check_dtype(self.dtype)).eps)
-        rows = [
-            np.full(self.n_exponents_, np.nan)
-            if result is None
-            else self._aligned(np.maximum(result.exponents, floor)) / log_base
-            for result in self.results_
+        return self._spectra(self._attempts(self._prepare, self._checked(networks)))
+
+    def fit_transform(self, networks: Sequence[Any], y: Any = None) -> np.ndarray:
+        """Learn the number of columns and compute the spectra; each network is copied once for both.
+
+        Parameters
+        ----------
+        networks : sequence of networks
+        y : ignored
+
+        Returns
+        -------
+        spectra : ndarray of shape (n_networks, n_exponents_)
+            Per step, descending, in the logarithm's `base`.
+        """
+        prepared = self._attempts(self._prepare, self._checked(networks))
+        sizes = [task if isinstance(task, Failure) else tangent_size(task[0], self.state) for task in prepared]
+        return self._learn(sizes)._spectra(prepared)
+
+    def feature_names(self) -> list[str]:
+        """Return ``lyapunov_0``, ``lyapunov_1``, …."""
+        return [f"lyapunov_{i}" for i in range(self.n_exponents_)]
+
+    def features_of(self, network: Any) -> np.ndarray:
+        """Return one network's row."""
+        check_is_fitted(self)
+        cell, drive = self._prepare(network)
+        return self._row(lyapunov_spectrum(cell, drive, **self._settings()))
+
+    def _attempts(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+        """Return ``function(item)``, or a Failure, for each item, in this process."""
+        return [
+            item if isinstance(item, Failure) else attempt(function, item, index=i, on_error=self._on_error)
+            for i, item in enumerate(items)
         ]
-        return np.stack(rows)
+
+    def _cell(self, network: Any) -> RecurrentCell:
+        if isinstance(network, BaseEstimator) and not hasattr(network, "module_"):
+            check_is_fitted(network)
+        return as_recurrent_cell(network, layer=self.layer)
+
+    def _size(self, network: Any) -> int:
+        return tangent_size(self._cell(network), self.state)
+
+    def _prepare(self, network: Any) -> Task:
+        """Return a cell, the only copy that is made of a network, with its drive: small enough to send to a worker."""
+        cell = self._cell(network)
+        drive = Drive.of(cell, self.sequences)
+        cell.encoder = None
+        return cell, drive
+
+    def _learn(self, sizes: list[int | Failure]) -> LyapunovSpectrumTransformer:
+        """Set the number of columns, from the lengths of spectra where it is not given."""
+        if self.n_exponents is not None:
+            self.n_exponents_ = int(self.n_exponents)
+        else:
+            known = [size for size in sizes if not isinstance(size, Failure)]
+            if not known:
+                raise ValueError(
+                    "The 'networks' parameter must hold at least one network that can be analysed. Got none."
+                )
+            self.n_exponents_ = min(known) if self.align == "truncate" else max(known)
+        self.n_features_out_ = self.n_exponents_
+        return self
+
+    def _spectra(self, prepared: list[Task | Failure]) -> np.ndarray:
+        """Compute the spectra of cells with their drives; set `results_`."""
+        settings = self._settings()
+        prepared = self._attempts(partial(_checked_settings, settings), prepared)
+        done = self._run(prepared, settings, check_memory(self.memory))
+        results = [task if isinstance(task, Failure) else done[i] for i, task in enumerate(prepared)]
+        self.results_ = [None if isinstance(result, Failure) else result for result in results]
+        rows = self._stacked([result if isinstance(result, Failure) else self._row(result) for result in results])
+        self._warn()
+        return rows
 
     def _run(
-        self, prepared: list[Task | str], settings: dict[str, Any], memory: joblib.Memory
-    ) -> list[LyapunovResult | str]:
-        """Compute all spectra, with a bar where one is wanted."""
-        if self.verbose and len(prepared) == 1 and not isinstance(prepared[0], str):
-            with tqdm(total=sum(prepared[0][1].lengths), desc="spectrum", unit="step") as bar:
-                return spectra_of(prepared, settings | {"progress": bar.update}, memory, self.on_error)
-        groups = self._groups(prepared)
-        jobs = (
-            joblib.delayed(spectra_of)([prepared[i] for i in group], settings, memory, self.on_error)
-            for group in groups
-        )
-        results: dict[int, LyapunovResult | str] = {}
-        with tqdm(total=len(prepared), desc="spectra", unit="network", disable=not self.verbose) as bar:
-            run = joblib.Parallel(n_jobs=self.n_jobs, return_as="generator" if self.verbose else "list")(jobs)
-            for group, done in zip(groups, run, strict=True):
-                results.update(zip(group, done, strict=True))
-                bar.update(len(group))
-        return [results[i] for i in range(len(prepared))]
+        self, prepared: list[Task | Failure], settings: dict[str, Any], memory: joblib.Memory
+    ) -> dict[int, LyapunovResult | Failure]:
+        """Compute all spectra, with a bar where one is wanted: over the steps, if there is one network only."""
+        todo = {i: task for i, task in enumerate(prepared) if not isinstance(task, Failure)}
+        compute = partial(spectra_of, memory=memory, on_error=self._on_error)
+        if self.verbose and len(todo) == len(prepared) == 1:
+            with tqdm(total=sum(todo[0][1].lengths), desc="spectrum", unit="step") as bar:
+                return compute(todo, settings=settings | {"progress": bar.update})
+        groups = [{i: todo[i] for i in group} for group in self._groups(todo)]
+        return self._map_groups(partial(compute, settings=settings), groups, len(todo))
 
-    def _groups(self, prepared: list[Task | str]) -> list[list[int]]:
+    def _groups(self, todo: dict[int, Task]) -> list[list[int]]:
         """Return the indices of networks to analyse together: one by one, but on a GPU by structure."""
         if resolve_device(self.device).type == "cpu":
-            return [[i] for i in range(len(prepared))]
+            return [[i] for i in todo]
         alike: dict[Any, list[int]] = defaultdict(list)
-        for i, task in enumerate(prepared):
-            kind = None if isinstance(task, str) or len(set(task[1].lengths)) > 1 else structure(task[0])
-            alike[(i,) if kind is None or isinstance(task, str) else (kind, *task[1].lengths)].append(i)
+        for i, (cell, drive) in todo.items():
+            kind = None if len(set(drive.lengths)) > 1 else structure(cell)
+            alike[(i,) if kind is None else (kind, *drive.lengths)].append(i)
         groups = []
         for members in alike.values():
-            size = self._group_size(prepared[members[0]])
+            size = self._group_size(todo[members[0]])
             groups += [members[i : i + size] for i in range(0, len(members), size)]
         return groups
 
-    def _group_size(self, task: Task | str) -> int:
+    def _group_size(self, task: Task) -> int:
         """Return how many networks like this one fit into a batch."""
-        if isinstance(task, str):
-            return 1
         cell, drive = task
         N = tangent_size(cell, self.state)
         basis = N * min(self.n_exponents_, N) * check_dtype(self.dtype).itemsize
         most = _ENSEMBLE_BYTES // basis if self.batch_size is None else self.batch_size
         return max(1, most // drive.n_sequences)
-
-    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Return ``lyapunov_0``, ``lyapunov_1``, …; `input_features` is ignored."""
-        check_is_fitted(self)
-        return np.asarray([f"lyapunov_{i}" for i in range(self.n_exponents_)], dtype=object)
-
-    def _check_sequences_given(self) -> None:
-        if self.sequences is None:
-            raise ValueError(
-                f"The 'sequences' parameter of {type(self).__name__} must be given: what drives the networks, or a "
-                "number of steps for autonomous systems. Got None."
-            )
 
     def _log_base(self) -> float:
         if isinstance(self.base, str) and self.base == "e":
@@ -287,47 +320,17 @@ class LyapunovSpectrumTransformer(SharedSequencesMixin, TransformerMixin, BaseEs
             "random_state": seed_from(self.random_state),
         }
 
-    def _cell(self, network: Any) -> RecurrentCell:
-        if isinstance(network, BaseEstimator) and not hasattr(network, "module_"):
-            check_is_fitted(network)
-        return as_recurrent_cell(network)
-
-    def _size(self, network: Any) -> int | None:
-        """Return the length of a network's spectrum, None for one whose failure is left to `transform`."""
-        try:
-            return tangent_size(self._cell(network), self.state)
-        except Exception:
-            if self.on_error == "raise":
-                raise
-            return None
-
-    def _prepare(self, index: int, network: Any, settings: dict[str, Any]) -> Task | str:
-        """Return a cell with its drive, small enough to send to a worker, or why there is none."""
-        try:
-            cell = self._cell(network)
-            check_settings(cell, settings["n_exponents"], self.qr_interval, self.orthonormalizer, self.state)
-            drive = Drive.of(cell, self.sequences)
-            cell.encoder = None
-            return cell, drive
-        except Exception as error:
-            if self.on_error == "raise":
-                error.add_note(f"This is network {index} of the list.")
-                raise
-            return reason_of(error)
-
-    def _aligned(self, exponents: np.ndarray) -> np.ndarray:
-        if self.align == "truncate":
-            return exponents
-        grid = np.linspace(0, 1, self.n_exponents_)
-        return np.interp(grid, np.linspace(0, 1, len(exponents)), exponents)
+    def _row(self, result: LyapunovResult) -> np.ndarray:
+        """Return the exponents of one network, floored, aligned and in the base asked for."""
+        exponents = np.maximum(result.exponents, math.log(torch.finfo(check_dtype(self.dtype)).eps))
+        if self.align == "interpolate":
+            grid = np.linspace(0, 1, self.n_exponents_)
+            exponents = np.interp(grid, np.linspace(0, 1, len(exponents)), exponents)
+        return exponents / self._log_base()
 
     def _warn(self) -> None:
         """Sum the warnings of all networks up in one each; `results_` tells which."""
         n = len(self.results_)
-        for index, reason in self.failures_.items():
-            warnings.warn(
-                f"Network {index} of {n} failed, its row is NaN: {reason}", FailedNetworkWarning, stacklevel=4
-            )
         results = [result for result in self.results_ if result is not None]
         degenerate = sum(result.n_degenerate > 0 for result in results)
         if degenerate:
@@ -335,7 +338,7 @@ class LyapunovSpectrumTransformer(SharedSequencesMixin, TransformerMixin, BaseEs
                 f"{degenerate} of {n} networks have directions that are annihilated to rounding; their exponents are "
                 "reported as ln ε per step.",
                 DegenerateSpectrumWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         budget = math.exp(strain_budget(check_dtype(self.dtype)))
         imprecise = sum(result.condition > budget for result in results)
@@ -344,5 +347,12 @@ class LyapunovSpectrumTransformer(SharedSequencesMixin, TransformerMixin, BaseEs
                 f"qr_interval={self.qr_interval} loses digits in {imprecise} of {n} networks; lower it or leave it "
                 "at 'auto'.",
                 PrecisionWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
+
+
+def _checked_settings(settings: dict[str, Any], task: Task) -> Task:
+    """Return a task after checking the settings against its cell."""
+    names = ("n_exponents", "qr_interval", "orthonormalizer", "state")
+    check_settings(task[0], *(settings[name] for name in names))
+    return task

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from types import FunctionType
@@ -17,23 +17,25 @@ from sklyap.cells.drive import Drive
 from sklyap.exceptions import DivergedError, SklyapWarning
 from sklyap.lyapunov import LyapunovResult, lyapunov_spectrum
 from sklyap.lyapunov.ensemble import ensemble_spectra
+from sklyap.networks.transformer import Failure, attempt
 from sklyap.runtime import one_thread
 from sklyap.spectrum.fingerprint import fingerprint
 
-__all__ = ["Task", "reason_of", "spectra_of"]
+__all__ = ["Task", "spectra_of"]
 
 Task = tuple[RecurrentCell, Drive]
 
 
 def spectra_of(
-    tasks: Sequence[Task | str], settings: dict[str, Any], memory: joblib.Memory, on_error: str
-) -> list[LyapunovResult | str]:
+    todo: dict[int, Task], *, settings: dict[str, Any], memory: joblib.Memory, on_error: str
+) -> dict[int, LyapunovResult | Failure]:
     """Compute the spectra of a group of networks; where one fails, say why or raise.
 
     Parameters
     ----------
-    tasks : sequence of (RecurrentCell, Drive) or str
-        Of one structure and with sequences of one length where there are several; a string passes through.
+    todo : dict of int to (RecurrentCell, Drive)
+        By the networks' indices in the list. Of one structure and with sequences of one length where there are several.
+        The cells are converted in place.
     settings : dict
         Keyword arguments of :func:`~sklyap.lyapunov_spectrum`.
     memory : joblib.Memory
@@ -42,9 +44,8 @@ def spectra_of(
     # joblib notes once for each function object, in the first cache it meets, whose results it keeps; without the
     # note, other processes compute again. So each group brings an object of its own.
     cached = memory.cache(FunctionType(_call.__code__, globals(), _call.__name__), ignore=["compute"])
-    todo = {i: task for i, task in enumerate(tasks) if not isinstance(task, str)}
     keys = {i: _key(*task, settings) for i, task in todo.items()}
-    results: dict[int, LyapunovResult | str] = {i: task for i, task in enumerate(tasks) if isinstance(task, str)}
+    results: dict[int, LyapunovResult | Failure] = {}
     with one_thread(), warnings.catch_warnings():
         warnings.simplefilter("ignore", SklyapWarning)
         computations = {i: partial(lyapunov_spectrum, *task, **settings) for i, task in todo.items()}
@@ -53,13 +54,9 @@ def spectra_of(
             together = _together([todo[i] for i in missing], settings)
             computations |= {i: partial(_the, result) for i, result in zip(missing, together, strict=True) if result}
         for i, compute in computations.items():
-            try:
-                results[i] = compute() if keys[i] is None else cached(keys[i], compute)
-            except Exception as error:
-                if on_error == "raise":
-                    raise
-                results[i] = reason_of(error)
-    return [results[i] for i in range(len(tasks))]
+            call = compute if keys[i] is None else partial(cached, keys[i], compute)
+            results[i] = attempt(call, index=i, on_error=on_error)
+    return results
 
 
 def _call(key: str, compute: Callable[[], LyapunovResult]) -> LyapunovResult:
@@ -91,8 +88,3 @@ def _key(cell: RecurrentCell, drive: Drive, settings: dict[str, Any]) -> str | N
     starts = None if drive.starts is None else drive.starts.cpu().numpy()
     what = {name: str(value) for name, value in settings.items() if name not in ("device", "batch_size", "progress")}
     return fingerprint(cell, version("sklyap"), inputs, starts, drive.lengths, what)
-
-
-def reason_of(error: Exception) -> str:
-    """Return why a network failed, in a sentence."""
-    return f"{type(error).__name__}: {error}"

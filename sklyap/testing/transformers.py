@@ -6,6 +6,7 @@ import copy
 import inspect
 import math
 import random
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -26,7 +27,9 @@ def check_network_transformer(transformer: Any, networks: list[Any]) -> None:
     scikit-learn's own checks take 2-D arrays only. These are their counterparts for lists of networks: the
     constructor stores, `fit` learns attributes that end in an underscore, `transform` gives a row for each
     network that depends on no other, names and containers of features, pickles, errors, pipelines and
-    cross-validation, and networks that come out bit-identical.
+    cross-validation, and networks that come out bit-identical. With a parameter `on_error`, networks that fail are
+    named by their index, or become rows of NaN; with a parameter `sequences`, clones share it.
+    A :class:`~sklyap.NetworkTransformer` keeps most of it for its subclasses.
 
     Parameters
     ----------
@@ -56,6 +59,7 @@ def check_network_transformer(transformer: Any, networks: list[Any]) -> None:
     _check_errors(clone(transformer), fitted, networks)
     rows = _check_rows(fitted, networks)
     _check_names(fitted, networks, rows)
+    _check_failures(transformer, networks, rows)
     _check_untouched(clone(transformer), networks)
     _check_inside_sklearn(transformer, networks, rows)
 
@@ -75,6 +79,9 @@ def _check_parameters(transformer: Any) -> None:
         for name, value in {**defaults, **given}.items():
             expect(getattr(twin, name) is value, f"the constructor must store {name} as it is")
     expect(fresh.set_params(**parameters) is fresh, "set_params must return the estimator")
+    if "sequences" in parameters:
+        expect(fresh.sequences is transformer.sequences, "clones must share the sequences instead of copying them")
+    expect(not fresh.__sklearn_tags__().input_tags.two_d_array, "tags must say that the input is no 2-D array")
 
 
 def _check_errors(unfitted: Any, fitted: Any, networks: list[Any]) -> None:
@@ -150,6 +157,35 @@ def _check_names(fitted: Any, networks: list[Any], rows: np.ndarray) -> None:
     expect(hasattr(framed, "columns"), 'set_output(transform="pandas") must make transform return a DataFrame')
     expect(list(framed.columns) == list(names), "the columns of a DataFrame must be the feature names")
     expect(np.array_equal(framed.to_numpy(), rows), "a DataFrame must hold the same values as the array")
+
+
+def _check_failures(transformer: Any, networks: list[Any], rows: np.ndarray) -> None:
+    """Check what `on_error` promises, where there is such a parameter, with an object that is no network."""
+    from sklearn.base import clone
+
+    from sklyap.exceptions import FailedNetworkWarning
+
+    if "on_error" not in transformer.get_params(deep=False):
+        return
+    mixed = [networks[0], object(), *networks[1:]]
+    strict = clone(transformer).set_params(on_error="raise").fit(networks)
+    try:
+        strict.transform(mixed)
+    except Exception as error:
+        named = "network 1 of the list" in " ".join(getattr(error, "__notes__", []))
+        expect(named, "with on_error='raise', a note must name the network that failed by its index in the list")
+    else:
+        raise AssertionError("with on_error='raise', what is no network must be an error.")
+    with warnings.catch_warnings(record=True) as caught, saying("with on_error='warn', no network may raise"):
+        warnings.simplefilter("always")
+        lenient = clone(transformer).set_params(on_error="warn").fit(mixed)
+        found = lenient.transform(mixed)
+    warned = any(issubclass(w.category, FailedNetworkWarning) for w in caught)
+    expect(warned, "with on_error='warn', a network that fails must be warned about by a FailedNetworkWarning")
+    expect(bool(np.isnan(found[1]).all()), "with on_error='warn', the row of a network that fails must be NaN")
+    others = np.delete(found, 1, axis=0)
+    expect(np.array_equal(others, rows), "with on_error='warn', the rows of other networks must stay as they are")
+    expect(list(lenient.failures_) == [1], "failures_ must hold the index of each network that failed, and no other")
 
 
 def _check_untouched(transformer: Any, networks: list[Any]) -> None:

@@ -1,5 +1,7 @@
 """check_network_transformer passes what keeps the contract and finds what breaks it."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,11 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from sklyap import LyapunovSpectrumTransformer
+from sklyap import LyapunovSpectrumTransformer, NetworkTransformer
 from sklyap.testing import check_network_transformer
 from sklyap.validation import check_networks
+
+SEQUENCES = np.zeros((2, 3, 2))
 
 
 class Norms(TransformerMixin, BaseEstimator):
@@ -17,6 +21,11 @@ class Norms(TransformerMixin, BaseEstimator):
 
     def __init__(self, order=2):
         self.order = order
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        return tags
 
     def fit(self, X, y=None):
         check_networks(X, caller="Norms")
@@ -146,7 +155,87 @@ class NeedsTargets(Norms):
         return super().fit(X)
 
 
+class SaysItTakesMatrices(Norms):
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = True
+        return tags
+
+
+class CopiesSequences(Norms):
+    def __init__(self, sequences=SEQUENCES, order=2):
+        super().__init__(order)
+        self.sequences = sequences
+
+
+class LenientNorms(NetworkTransformer):
+    """The same on the base class."""
+
+    def __init__(self, sequences=None, order=2, *, n_jobs=None, on_error="raise"):
+        self.sequences = sequences
+        self.order = order
+        self.n_jobs = n_jobs
+        self.on_error = on_error
+
+    def feature_names(self):
+        return ["norm", "max"]
+
+    def features_of(self, network):
+        return Norms._row(self, network)
+
+
+class NamesNoIndex(LenientNorms):
+    def transform(self, networks):
+        check_is_fitted(self)
+        return np.array([self.features_of(network) for network in check_networks(networks)])
+
+
+class RaisesAllTheSame(LenientNorms):
+    def transform(self, networks):
+        self.set_params(on_error="raise")
+        return super().transform(networks)
+
+
+class LeavesZeros(LenientNorms):
+    def transform(self, networks):
+        return np.nan_to_num(super().transform(networks))
+
+
+class ForgetsFailures(LenientNorms):
+    def transform(self, networks):
+        rows = super().transform(networks)
+        self.failures_ = {}
+        return rows
+
+
+class ShiftsRows(LenientNorms):
+    def transform(self, networks):
+        rows = super().transform(networks)
+        return rows + len(self.failures_)
+
+
+class WarnsOfNothing(LenientNorms):
+    def transform(self, networks):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return super().transform(networks)
+
+
+class TakesAnything(LenientNorms):
+    def features_of(self, network):
+        return super().features_of(network) if isinstance(network, nn.Module) else [0.0, 0.0]
+
+
 BROKEN = {
+    SaysItTakesMatrices: "tags must say that the input is no 2-D array",
+    CopiesSequences: "clones must share the sequences",
+    NamesNoIndex: "a note must name the network that failed by its index",
+    RaisesAllTheSame: "with on_error='warn', no network may raise",
+    LeavesZeros: "the row of a network that fails must be NaN",
+    ForgetsFailures: "failures_ must hold the index of each network that failed",
+    ShiftsRows: "the rows of other networks must stay as they are",
+    WarnsOfNothing: "must be warned about by a FailedNetworkWarning",
+    TakesAnything: "what is no network must be an error",
     ConstructorComputes: "the constructor must store its parameters and nothing else",
     ConstructorConverts: "the constructor must store order as it is",
     FitReturnsNothing: "fit must return the estimator",
@@ -175,8 +264,9 @@ def networks():
     return [nn.GRU(2, 3) for _ in range(4)]
 
 
-def test_a_correct_transformer_passes(networks):
-    check_network_transformer(Norms(), networks)
+@pytest.mark.parametrize("kind", [Norms, LenientNorms])
+def test_a_correct_transformer_passes(kind, networks):
+    check_network_transformer(kind(), networks)
 
 
 @pytest.mark.parametrize("base", ["align", "plain"])
