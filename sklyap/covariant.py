@@ -16,7 +16,7 @@ from sklyap.cells.drive import Drive
 from sklyap.exceptions import DegenerateSpectrumWarning
 from sklyap.orthonormalize import random_bases
 from sklyap.runtime import flushed_denormals
-from sklyap.tangent import check_settings, qr_iteration
+from sklyap.tangent import Factors, check_settings, qr_iteration
 from sklyap.validation import check_dtype, check_int, resolve_device, seed_from
 
 __all__ = ["CovariantVectors", "covariant_from_qr", "covariant_lyapunov_vectors"]
@@ -147,7 +147,8 @@ def _backward(R: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``R⁻¹ C`` (n, k, k) with columns of unit length, and the ln of how much R stretches them (n, k)."""
     diagonal = R.diagonal(dim1=-2, dim2=-1)
     annihilated = diagonal == 0
-    # As good as zero beside the rest, it makes the kernel direction win.
+    # An annihilated direction gets a diagonal at rounding level: its inverse then outweighs all else, and the vector
+    # turns into the kernel of R.
     peak = R.abs().amax((-2, -1)).unsqueeze(-1)
     least = torch.where(peak > 0, torch.finfo(R.dtype).eps * peak, 1.0)
     diagonal = torch.where(annihilated, least, diagonal)
@@ -254,19 +255,15 @@ def covariant_lyapunov_vectors(
     with torch.no_grad(), flushed_denormals():
         for indices in drive.batches(batch_size or drive.n_sequences):
             x, s, _ = drive.padded(cell, indices)
-            bases = [random_bases(N, k, seed, indices, dtype=dtype, device=device)]
-            factors: list[Tensor] = []
-            for block in qr_iteration(
-                cell, x, Q=bases[0], s=s, qr_interval=1, orthonormalizer=orthonormalizer, state=state
-            ):
-                assert block.Q is not None and block.R is not None
-                if block.stop <= warmup:
-                    bases = [block.Q]
-                    continue
-                bases.append(block.Q)
-                # What is annihilated to rounding has a zero on the diagonal.
-                factors.append(block.R.masked_fill(torch.diag_embed(block.log_growth == -math.inf), 0.0))
-            V, D = covariant_from_qr(torch.stack(bases, 1), torch.stack(factors, 1))
+            Q = random_bases(N, k, seed, indices, dtype=dtype, device=device)
+            blocks = qr_iteration(cell, x, Q=Q, s=s, qr_interval=1, orthonormalizer=orthonormalizer, state=state)
+            factors = Factors.of(blocks, Q, warmup)
+            # A direction that is annihilated to rounding gets a zero on the diagonal.
+            R = [
+                R.masked_fill(torch.diag_embed(log_growth == -math.inf), 0.0)
+                for R, log_growth in zip(factors.R, factors.log_growth, strict=True)
+            ]
+            V, D = covariant_from_qr(torch.stack(factors.Q, 1), torch.stack(R, 1))
             kept = V.shape[1] - cooldown
             vectors.append(V[:, :kept].cpu().numpy())
             growth.append(D[:, : kept - 1].cpu().numpy())

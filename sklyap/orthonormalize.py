@@ -18,10 +18,10 @@ __all__ = [
     "factor_for_growth",
     "gram_schmidt",
     "log_range",
+    "log_spread",
     "orthonormalize",
     "orthonormalize_graded",
     "random_bases",
-    "strain",
 ]
 
 METHODS = ("auto", "householder", "cholesky")
@@ -196,7 +196,7 @@ def gram_schmidt(Z: Tensor) -> tuple[Tensor, Tensor]:
     """Factor ``Z = Q R`` by modified Gram-Schmidt on blocks of columns [1]_, with a plain QR within a block.
 
     Nearly all of its work is matrix products. Q is orthonormal up to rounding times the condition of Z, so
-    use it where Z has kept its digits, which `strain` tells.
+    use it where Z has kept its digits, which `log_spread` tells.
 
     Parameters
     ----------
@@ -342,11 +342,11 @@ def _peak(values: Tensor) -> Tensor:
     return torch.maximum(values.amax((-2, -1)), -values.amin((-2, -1)))
 
 
-def strain(R: Tensor) -> Tensor:
+def log_spread(R: Tensor) -> Tensor:
     """Return how much the factor spreads, ``ln max|R| - ln R_ii`` (*batch, k), in nats.
 
-    Multiplied up over steps, column i of the tangent basis keeps about ``exp(-strain_i)`` of itself
-    against the leading directions, so that R_ii carries a relative error of about ``ε exp(strain_i)``.
+    Multiplied up over steps, column i of the tangent basis keeps about ``exp(-log_spread_i)`` of itself
+    against the leading directions, so that R_ii carries a relative error of about ``ε exp(log_spread_i)``.
     Infinite where R_ii is zero.
     """
     diagonal = R.diagonal(dim1=-2, dim2=-1)

@@ -15,10 +15,10 @@ from sklyap.orthonormalize import (
     eliminate,
     gram_schmidt,
     log_range,
+    log_spread,
     orthonormalize,
     orthonormalize_graded,
     random_bases,
-    strain,
 )
 
 THRESHOLD = 30
@@ -226,10 +226,10 @@ def test_bad_input():
         orthonormalize(torch.ones(2, 3))
 
 
-def test_strain_tells_the_relative_error_of_the_diagonal():
+def test_log_spread_tells_the_relative_error_of_the_diagonal():
     R = torch.tensor([[[8.0, 4.0], [0.0, 2.0]], [[1.0, 0.0], [0.0, 0.0]]], dtype=torch.float64)
     expected = torch.tensor([[0.0, math.log(4)], [0.0, math.inf]], dtype=torch.float64)
-    torch.testing.assert_close(strain(R), expected)
+    torch.testing.assert_close(log_spread(R), expected)
     # Push an orthonormal basis through a known product and compare R with exact arithmetic.
     for growth in (2.0, 8.0, 14.0):
         A = with_singular_values(6, 6, math.exp(growth), torch.float32)
@@ -237,7 +237,7 @@ def test_strain_tells_the_relative_error_of_the_diagonal():
         R = orthonormalize(Z)[1]
         exact = orthonormalize(Z.double())[1]
         error = (R.diagonal().double() / exact.diagonal() - 1).abs()
-        assert bool((error < 30 * 1.2e-7 * strain(R).double().exp()).all())
+        assert bool((error < 30 * 1.2e-7 * log_spread(R).double().exp()).all())
 
 
 def test_log_range_leaves_room():

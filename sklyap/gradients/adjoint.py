@@ -17,13 +17,12 @@ from torch import Tensor, nn
 from sklyap.cells import RecurrentCell, StackedCell
 from sklyap.orthonormalize import random_bases
 from sklyap.runtime import flushed_denormals
-from sklyap.tangent import qr_iteration, tangent_size
+from sklyap.tangent import Factors, qr_iteration, tangent_size
 from sklyap.validation import check_int
 
 __all__ = [
     "BackwardPass",
     "ParameterMap",
-    "Stretch",
     "backpropagate",
     "backward_pass",
     "hidden_part",
@@ -138,32 +137,13 @@ def backward_pass(
     return _joined(passes, 0)
 
 
-@dataclass(frozen=True)
-class Stretch:
-    """Steps of the QR iteration that are in memory at once: L steps, L + 1 bases."""
-
-    Q: list[Tensor]
-    R: list[Tensor]
-    log_growth: list[Tensor]
-
-    @classmethod
-    def of(cls, cell: RecurrentCell, x: Tensor, s: Tensor, Q: Tensor, options: dict[str, Any]) -> Stretch:
-        """Run the iteration over x (n_sequences, L, n_inputs) from state `s` and basis `Q`."""
-        stretch = cls([Q], [], [])
-        for block in qr_iteration(cell, x, Q=Q, s=s, **options):
-            assert block.Q is not None and block.R is not None
-            stretch.Q.append(block.Q)
-            stretch.R.append(block.R)
-            stretch.log_growth.append(block.log_growth)
-        return stretch
-
-
-def backpropagate(stretch: Stretch, delta: Tensor, end: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def backpropagate(stretch: Factors, delta: Tensor, end: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Carry gradients back through the factors of a stretch of L steps.
 
     Parameters
     ----------
-    stretch : Stretch
+    stretch : Factors
+        Of L consecutive steps.
     delta : Tensor of shape (n_sequences, L, N, m)
         δ after each step; the last one is not looked at.
     end : Tensor of shape (n_sequences, N, m)
@@ -216,7 +196,6 @@ class _Batch:
         if last:
             for block in qr_iteration(self.cell, self.x[:, :last], Q=Q, s=self.states[:, 0], **self.options):
                 if block.stop % spacing == 0:
-                    assert block.Q is not None
                     marks.append((block.stop, block.Q))
         return marks
 
@@ -226,12 +205,13 @@ class _Batch:
         From stretch to stretch the gradient goes as itself, not as coordinates: computed again, the columns of a basis
         that belong to annihilated directions may come out otherwise.
         """
-        stretch = Stretch.of(self.cell, self.x[:, start : start + spacing], self.states[:, start], Q, self.options)
+        x = self.x[:, start : start + spacing]
+        stretch = Factors.of(qr_iteration(self.cell, x, Q=Q, s=self.states[:, start], **self.options), Q)
         steps = slice(start, start + len(stretch.R))
         c, g, first = backpropagate(stretch, self.delta[:, steps], end)
         return self._kept(stretch, steps, c, g, first), first + self.delta[:, start - 1]
 
-    def _kept(self, stretch: Stretch, steps: slice, c: Tensor, g: Tensor, first: Tensor) -> BackwardPass:
+    def _kept(self, stretch: Factors, steps: slice, c: Tensor, g: Tensor, first: Tensor) -> BackwardPass:
         cell, names, q = self.cell, self.names, self.n_leading
         by_state = ParameterMap(cell, names, self.states[:, steps], self.x[:, steps])
         pulled = [by_state.pull(lifted(loss, cell)) for loss in g.unbind(-1)]

@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 
 from sklyap.cells import RecurrentCell, as_recurrent_cell
-from sklyap.gradients.adjoint import ParameterMap, Stretch, backpropagate, backward_pass, lifted, shares
+from sklyap.gradients.adjoint import ParameterMap, backpropagate, backward_pass, lifted, shares
 from sklyap.gradients.objective import Loss, Objective
 from sklyap.orthonormalize import METHODS
 from sklyap.runtime import flushed_denormals
-from sklyap.tangent import tangent_size
+from sklyap.tangent import Factors, tangent_size
 from sklyap.validation import check_choice, check_dtype, check_int, resolve_device, seed_from
 
 __all__ = ["LossGradient", "default_ranks", "gradient_from_qr", "loss_gradient", "parameter_names"]
@@ -144,7 +144,7 @@ def gradient_from_qr(
             f"Got {tuple(Q.shape)} and {tuple(R.shape)} instead."
         )
     rank = k if rank is None else check_int(rank, "rank", low=1, high=k)
-    stretch = Stretch(list(Q[..., :rank].unbind(1)), list(R[..., :rank, :rank].unbind(1)), [])
+    stretch = Factors(list(Q[..., :rank].unbind(1)), list(R[..., :rank, :rank].unbind(1)), [])
     delta = _every_step(delta, Q)
     with flushed_denormals():
         c, g, first = backpropagate(stretch, delta, delta[:, -1])

@@ -15,7 +15,7 @@ from sklyap.lyapunov.growth import GrowthRecord, time_bins
 from sklyap.lyapunov.result import LyapunovResult, summarise
 from sklyap.orthonormalize import random_bases
 from sklyap.runtime import flushed_denormals
-from sklyap.tangent import check_settings, qr_iteration
+from sklyap.tangent import check_settings, growth_iteration
 from sklyap.validation import check_dtype, resolve_device
 
 __all__ = ["EnsembleCell", "ensemble_spectra"]
@@ -68,11 +68,11 @@ def ensemble_spectra(
         x = torch.cat(inputs) if inputs else drives[0].lengths[0]
         s = torch.cat([s.to(**place) for _, s, _ in parts])
         Q = random_bases(N, k, random_state, indices, **place).repeat(len(cells), 1, 1)
-        blocks = qr_iteration(
+        blocks = growth_iteration(
             EnsembleCell(cells).to(**place), x, Q=Q, s=s, qr_interval=qr_interval,
-            orthonormalizer=orthonormalizer, state=state, breakpoints=[warmup], exact=bins, factors=False,
+            orthonormalizer=orthonormalizer, state=state, breakpoints=[warmup], exact=bins,
         )  # fmt: skip
-        record = GrowthRecord.of(blocks, Q, indices, bins, keep_local=False, keep_basis=False)
+        record = GrowthRecord.of(blocks, Q, indices, bins)
     return [
         summarise([replace(record, sums=sums, steps=steps)], warmup, qr_interval, complete=k == N)
         for sums, steps in zip(_split(record.sums, len(cells)), _split(record.steps, len(cells)), strict=True)

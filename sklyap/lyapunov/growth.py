@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklyap.tangent import QRBlock
+from sklyap.tangent import Factors, GrowthBlock, QRBlock
 
 __all__ = ["GrowthRecord", "standard_error", "time_bins"]
 
@@ -41,7 +41,7 @@ class GrowthRecord:
     indices: list[int]
     sums: np.ndarray  # (n, n_bins, k)
     steps: np.ndarray  # (n, n_bins)
-    strain: float
+    log_spread: float
     intervals: list[int]
     local: np.ndarray | None
     basis: np.ndarray | None
@@ -50,32 +50,26 @@ class GrowthRecord:
     @classmethod
     def of(
         cls,
-        blocks: Iterable[QRBlock],
+        blocks: Iterable[QRBlock | GrowthBlock],
         Q: Tensor,
         indices: list[int],
         bins: Sequence[int],
-        keep_local: bool,
-        keep_basis: bool,
+        *,
+        keep_local: bool = False,
+        factors: Factors | None = None,
     ) -> GrowthRecord:
-        """Consume the blocks of an iteration; blocks before the first edge of `bins` are warm-up.
+        """Consume the blocks of an iteration that starts from Q; blocks before the first edge of `bins` are warm-up.
 
-        A block counts in the bin in which it starts; bins in which none starts are left out.
+        A block counts in the bin in which it starts; bins in which none starts are left out. `factors` are what is
+        collected meanwhile of these blocks and goes into the record.
         """
         n, _, k = Q.shape
         warmup, end = bins[0], bins[-1]
         sums = torch.zeros(n, len(bins) - 1, k, dtype=torch.float64, device=Q.device)
         steps = np.zeros((n, len(bins) - 1), dtype=np.int64)
         local = np.full((n, end - warmup, k), np.nan) if keep_local else None
-        bases, factors = [Q], list[Tensor]()
         worst, intervals, current, total = 0.0, [], 0, sums[:, 0]
         for block in blocks:
-            if keep_basis:
-                assert block.Q is not None and block.R is not None
-                if block.stop <= warmup:
-                    bases.clear()
-                else:
-                    factors.append(block.R)
-                bases.append(block.Q)
             if block.stop <= warmup:
                 continue
             while bins[current + 1] <= block.start:
@@ -84,7 +78,7 @@ class GrowthRecord:
             m, length = len(block.log_growth), block.stop - block.start
             (total if m == n else total[:m]).add_(block.log_growth)
             steps[:m, current] += length
-            worst = max(worst, block.strain)
+            worst = max(worst, block.log_spread)
             intervals.append(length)
             if local is not None:
                 rate = (block.log_growth / length).cpu().numpy()
@@ -92,8 +86,8 @@ class GrowthRecord:
         filled = steps.any(0)
         return cls(
             indices, sums.cpu().numpy()[:, filled], steps[:, filled], worst, intervals, local,
-            torch.stack(bases, 1).cpu().numpy() if keep_basis else None,
-            torch.stack(factors, 1).cpu().numpy() if keep_basis else None,
+            None if factors is None else torch.stack(factors.Q, 1).cpu().numpy(),
+            None if factors is None else torch.stack(factors.R, 1).cpu().numpy(),
         )  # fmt: skip
 
 

@@ -129,7 +129,7 @@ def summarise(records: list[GrowthRecord], warmup: int, interval: int | str, com
         per_sequence=per_sequence,
         local=None if local is None else local[..., rank],
         log_abs_det=float(per_sequence.sum(1).mean()) if complete else None,
-        condition=_exp(max(record.strain for record in records)),
+        condition=_exp(max(record.log_spread for record in records)),
         qr_interval=int(np.bincount(intervals).argmax()) if interval == "auto" else int(interval),
         n_steps=int(n_steps.max()),
         warmup=warmup,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from sklyap.lyapunov.growth import GrowthRecord, time_bins
 from sklyap.lyapunov.result import LyapunovResult, summarise, warn_about
 from sklyap.orthonormalize import random_bases
 from sklyap.runtime import flushed_denormals, one_thread
-from sklyap.tangent import QRBlock, check_settings, qr_iteration, strain_budget
+from sklyap.tangent import Factors, check_settings, growth_iteration, qr_iteration, spread_budget
 from sklyap.validation import check_dtype, check_int, resolve_device, seed_from
 
 __all__ = ["lyapunov_spectrum"]
@@ -140,19 +141,23 @@ def lyapunov_spectrum(
     cell = cell.to(device=device, dtype=dtype)
 
     bins = time_bins(warmup, max(drive.lengths), drive.n_sequences)
+    options: dict[str, Any] = {
+        "qr_interval": interval, "orthonormalizer": orthonormalizer, "state": state, "breakpoints": [warmup],
+    }  # fmt: skip
+    factored = return_local or return_basis
+    carry: Any = partial(qr_iteration, **options) if factored else partial(growth_iteration, exact=bins, **options)
 
     def run(indices: list[int]) -> GrowthRecord:
         with torch.no_grad(), flushed_denormals():
             x, s, lengths = drive.padded(cell, indices)
             Q = random_bases(N, k, seed, indices, dtype=dtype, device=device)
-            blocks = qr_iteration(
-                cell, x, Q=Q, s=s, lengths=lengths, qr_interval=interval,
-                orthonormalizer=orthonormalizer, state=state, breakpoints=[warmup], exact=bins,
-                factors=return_local or return_basis,
-            )  # fmt: skip
+            blocks, factors = carry(cell, x, Q=Q, s=s, lengths=lengths), None
+            if return_basis:
+                factors = Factors([Q], [], [])
+                blocks = factors.collecting(blocks, warmup)
             if progress is not None:
                 blocks = _reported(blocks, progress)
-            return GrowthRecord.of(blocks, Q, indices, bins, return_local, return_basis)
+            return GrowthRecord.of(blocks, Q, indices, bins, keep_local=return_local, factors=factors)
 
     n_threads = torch.get_num_threads()
     size = min(batch_size or drive.n_sequences, drive.n_sequences)
@@ -167,11 +172,11 @@ def lyapunov_spectrum(
     else:
         records = [run(indices) for indices in drive.batches(size)]
     result = summarise(records, warmup, interval, k == N)
-    warn_about(result, explicit=qr_interval != "auto", budget=strain_budget(dtype))
+    warn_about(result, explicit=qr_interval != "auto", budget=spread_budget(dtype))
     return result
 
 
-def _reported(blocks: Iterable[QRBlock], progress: Callable[[int], Any]) -> Iterator[QRBlock]:
+def _reported(blocks: Iterable[Any], progress: Callable[[int], Any]) -> Iterator[Any]:
     for block in blocks:
         yield block
         progress((block.stop - block.start) * len(block.log_growth))

@@ -23,7 +23,7 @@ from sklyap.lyapunov import LyapunovResult, lyapunov_spectrum
 from sklyap.networks.transformer import Failure, NetworkTransformer, attempt
 from sklyap.spectrum.fingerprint import structure
 from sklyap.spectrum.worker import Task, spectra_of
-from sklyap.tangent import check_settings, strain_budget, tangent_size
+from sklyap.tangent import check_settings, spread_budget, tangent_size
 from sklyap.validation import check_choice, check_dtype, check_int, resolve_device, seed_from
 
 __all__ = ["LyapunovSpectrumTransformer"]
@@ -340,7 +340,7 @@ class LyapunovSpectrumTransformer(NetworkTransformer):
                 DegenerateSpectrumWarning,
                 stacklevel=5,
             )
-        budget = math.exp(strain_budget(check_dtype(self.dtype)))
+        budget = math.exp(spread_budget(check_dtype(self.dtype)))
         imprecise = sum(result.condition > budget for result in results)
         if self.qr_interval != "auto" and imprecise:
             warnings.warn(

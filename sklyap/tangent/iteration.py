@@ -1,38 +1,46 @@
-"""The QR iteration: a state and its tangent basis carried along sequences, block by block.
+"""The QR iteration: a state and its tangent basis carried along sequences, chunk by chunk.
 
-Everything that reads a network's dynamics (the spectrum, covariant vectors, gradients) consumes the
-blocks of :func:`qr_iteration`.
+Everything that reads a network's dynamics consumes the blocks of one of two generators: :func:`qr_iteration` gives Q
+and R of every block (covariant vectors, gradients), :func:`growth_iteration` gives growth alone (the spectrum).
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from bisect import bisect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from sklyap.cells import Linearization, RecurrentCell
-from sklyap.exceptions import DivergedError
-from sklyap.orthonormalize import METHODS, factor_for_growth, orthonormalize, orthonormalize_graded, strain
-from sklyap.tangent.blocks import Plan, QRBlock, Seen, strain_budget
+from sklyap.orthonormalize import METHODS, log_range
+from sklyap.tangent.blocks import Factoring, GrowthBlock, OutOfDigits, QRBlock, check_finite, growth_blocks, qr_blocks
+from sklyap.tangent.interval import PLANNED_SHARE, IntervalController
 from sklyap.tangent.jacobians import FoldedJacobians
-from sklyap.tangent.resolution import resolution, resolved
 from sklyap.validation import check_choice, check_int
 
-__all__ = ["QRBlock", "check_settings", "qr_iteration", "strain_budget", "tangent_size"]
+__all__ = ["check_settings", "growth_iteration", "qr_iteration", "spread_budget", "tangent_size"]
 
 _FIRST_CHUNK = 8
+"""Steps of the first chunk, which often shows that blocks have to be planned anew; later chunks are twice as long."""
 _CHUNK_STEPS = 64
+"""Maximum steps of a chunk of a large system, which bounds memory."""
 _LONGEST_CHUNK = 1024
-_CHUNK_NUMBERS = 2**16
-"""Chunks of small systems are longer, up to so many entries of Jacobians: what they cost is calls, not work."""
-_LARGE = 2**15
-"""From how many numbers in a basis on every block is checked at once."""
+"""Maximum steps of any chunk."""
+_CHUNK_ENTRIES = 2**16
+"""Minimum entries of a chunk's Jacobians for its calls to cost little beside its work: small systems have longer chunks
+than `_CHUNK_STEPS`."""
+_UNRESOLVED_SPREAD = 9.0
+"""Maximum log spread of a single step in float32; above it less than three digits of the smallest growth are left."""
+_SMALL_DIMENSION = 384
+"""Maximum dimensions for float64 to be faster than float32 on a CPU as soon as float32 allows single steps only:
+float64 then has longer blocks and elimination; measured with LSTM and GRU layers on two cores."""
+
+Block = TypeVar("Block", QRBlock, GrowthBlock)
 
 
 def tangent_size(cell: RecurrentCell, state: str) -> int:
@@ -52,6 +60,11 @@ def check_settings(
     return (N if n_exponents is None else check_int(n_exponents, "n_exponents", low=1, high=N)), N
 
 
+def spread_budget(dtype: torch.dtype) -> float:
+    """Return the log spread up to which half the digits remain: ``½ ln(1/ε)``, 18 in float64 and 8 in float32."""
+    return -0.5 * math.log(torch.finfo(dtype).eps)
+
+
 def qr_iteration(
     cell: RecurrentCell,
     x: Tensor | int,
@@ -63,8 +76,6 @@ def qr_iteration(
     orthonormalizer: str = "auto",
     state: str = "full",
     breakpoints: Iterable[int] = (),
-    exact: Iterable[int] = (),
-    factors: bool = True,
 ) -> Iterator[QRBlock]:
     """Carry state and tangent basis along sequences and yield one block per QR factorisation.
 
@@ -80,20 +91,12 @@ def qr_iteration(
     lengths : sequence of int, optional
         Steps of each sequence, in descending order, where `x` is padded.
     qr_interval : int or "auto"
-        Steps between factorisations. "auto" plans every block from the strain measured so far and
-        repeats in halves a block that turns out to have lost more than half of its digits.
+        Steps between factorisations. "auto" plans every block from the log spread of those before it, and repeats in
+        halves a block that turns out to have lost more than half of its digits.
     orthonormalizer : {"auto", "householder", "cholesky"}
     state : {"full", "hidden"}
     breakpoints : iterable of int
         Steps at which a block must end.
-    exact : iterable of int
-        Without factors: steps from one of which to the next sums of growth must be exact, beside breakpoints and
-        ends of sequences; a block that reaches beyond one counts before it.
-    factors : bool, default=True
-        Whether every block has an orthonormal Q and its R. Without them, for sums of growth, blocks cost
-        less: they are checked many at a time, and by a faster orthonormalizer, as products of factors R
-        telescope and a basis need not be orthonormal to the last digit. With "auto" intervals, a run in float32
-        goes on in float64 where single steps take more digits than float32 has.
 
     Yields
     ------
@@ -105,155 +108,172 @@ def qr_iteration(
     DivergedError
         If the trajectory or the basis is not finite, naming the sequence and the step.
     """
-    n_steps = x if isinstance(x, int) else x.shape[1]
-    inputs = None if isinstance(x, int) else x
-    s = cell.initial_state(Q.shape[0]) if s is None else s
-    lengths = [n_steps] * Q.shape[0] if lengths is None else lengths
-    stops = sorted({t for t in (*breakpoints, *lengths) if 0 < t <= n_steps})
-    plan = Plan(qr_interval, orthonormalizer, Q, may_widen=not factors)
-    edges = sorted({*exact, *stops})
-    longest_chunk = max(_CHUNK_STEPS, min(_LONGEST_CHUNK, _CHUNK_NUMBERS // (Q.shape[0] * Q.shape[1] ** 2)))
-    start, chunk_steps = 0, _FIRST_CHUNK
-    for stop in stops:
-        while start < stop:
-            n = sum(length > start for length in lengths)
-            Q, s = Q[:n], s[:n]
-            # A whole number of blocks, so that the end of a chunk does not cut one short.
-            end = min(stop, start + plan.length * max(1, chunk_steps // plan.length))
-            chunk = None if inputs is None else inputs[:n, start:end]
-            states = cell.trajectory(s, end - start if chunk is None else chunk)
-            _check_finite(states, "state", start)
-            along = FoldedJacobians(_linearize(cell, states[:-1], chunk, state), end - start, Q)
-            steps = range(end - start)
-            run = (
-                _careful_blocks(along, Q, steps, start, plan)
-                if factors
-                else _blocks(along, Q, steps, start, plan, edges)
-            )
-            done = start
-            for block in run:
-                yield block
-                Q, done = Q if block.Q is None else block.Q, block.stop
-            if plan.outgrown:
-                s, start = states[done - start], done
-                wide = _widened(cell, s, None if inputs is None else inputs[:n, start])
-                plan = Plan(qr_interval, orthonormalizer, Q if wide is None else Q.double())
-                if wide is not None:
-                    cell, Q, s, inputs = wide, Q.double(), s.double(), None if inputs is None else inputs.double()
-                continue
-            s, start, chunk_steps = states[-1], end, min(2 * chunk_steps, longest_chunk)
+    course = _Course.of(cell, x, lengths, Q, state)
+    controller = _controller(qr_interval, Q.dtype)
+    factoring = Factoring.of(orthonormalizer, Q)
+
+    def blocks(along: FoldedJacobians, Q: Tensor) -> Iterator[QRBlock]:
+        return qr_blocks(along, Q, along.steps, factoring, controller)
+
+    yield from _carried(course, course.start(s, Q), breakpoints, controller, blocks)
 
 
-def _widened(cell: RecurrentCell, s: Tensor, x: Tensor | None) -> RecurrentCell | None:
-    """Return the cell in float64, None where it has numbers of its own that stay in float32."""
-    try:
-        wide = copy.deepcopy(cell).double()
-        return wide if wide.step(s.double(), None if x is None else x.double()).dtype == torch.float64 else None
-    except Exception:  # of a step function that somebody has written for float32
-        return None
+def growth_iteration(
+    cell: RecurrentCell,
+    x: Tensor | int,
+    *,
+    Q: Tensor,
+    s: Tensor | None = None,
+    lengths: Sequence[int] | None = None,
+    qr_interval: int | str = "auto",
+    orthonormalizer: str = "auto",
+    state: str = "full",
+    breakpoints: Iterable[int] = (),
+    exact: Iterable[int] = (),
+) -> Iterator[GrowthBlock]:
+    """Carry state and tangent basis along sequences and yield growth alone, which costs less than factors.
 
+    Small blocks are checked many at a time. Large ones are factored by elimination: the products of the factors
+    telescope, so that a basis need not be orthonormal between two steps at which growth must be exact. With "auto"
+    intervals, a run in float32 goes on in float64 from the step on that takes more digits than float32 has.
 
-def _linearize(cell: RecurrentCell, states: Tensor, x: Tensor | None, state: str) -> Linearization:
-    method = cell.linearize if state == "full" else cell.hidden_linearization
-    return method(states, None if x is None else x.transpose(0, 1))
+    Parameters
+    ----------
+    cell, x, Q, s, lengths, qr_interval, orthonormalizer, state, breakpoints
+        As for :func:`qr_iteration`.
+    exact : iterable of int
+        Steps, beside breakpoints and ends of sequences, at which accumulated growth must be exact. A block that
+        crosses one counts before it.
 
+    Yields
+    ------
+    GrowthBlock
+        In order of time, covering all steps.
 
-def _blocks(
-    along: FoldedJacobians, Q: Tensor, steps: range, offset: int, plan: Plan, edges: list[int]
-) -> Iterator[QRBlock]:
-    """Yield the blocks of one chunk, as cheap as they come: carefully only where checks say so."""
-    while steps and not plan.outgrown:
-        eager = _eager(Q)
-        blocks: list[QRBlock] = []
-        calm = False
-        if eager or not plan.wary:
-            blocks, calm = _swift_blocks(along, Q, steps, offset, plan, edges)
-        if blocks:
-            yield from blocks
-            assert blocks[-1].Q is not None
-            Q, steps = blocks[-1].Q, range(blocks[-1].stop - offset, steps.stop)
-        if calm or plan.outgrown:
-            continue
-        # Where each block is checked at once, only this one needs care; else the rest, not to run it in vain again.
-        care = _careful_blocks(along, Q, steps, offset, plan, doubt=eager and plan.length == 1)
-        for block in islice(care, 1) if eager else care:
-            yield block
-            assert block.Q is not None
-            Q, steps = block.Q, range(block.stop - offset, steps.stop)
-
-
-def _eager(Q: Tensor) -> bool:
-    """Tell whether blocks are checked one by one: a look costs nothing beside large matrices, a repetition much."""
-    return Q.numel() >= _LARGE and not Q.is_cuda
-
-
-def _swift_blocks(
-    along: FoldedJacobians, Q: Tensor, steps: range, offset: int, plan: Plan, edges: list[int]
-) -> tuple[list[QRBlock], bool]:
-    """Run blocks without looking and check many at once; return those that hold and whether to go on like this."""
-    eager = _eager(Q)
-    done: list[QRBlock] = []
-    unchecked: list[Seen] = []
-    t = steps.start
-    while t < steps.stop:
-        block = range(t, min(t + plan.length, steps.stop))
-        t = block.stop
-        Z, before = along.push(Q, block), Q
-        # Whether a step of `edges` lies in the block or at its end.
-        exact = bisect(edges, offset + block.start) < bisect(edges, offset + t)
-        Q, diagonal, peak = factor_for_growth(Z, plan.orthonormalizer, exact=exact)
-        unchecked.append(Seen(block, diagonal, peak))
-        if eager or t == steps.stop:
-            look = partial(resolved, along, block.start, before, Z, diagonal) if eager else lambda: False
-            held, calm = plan.check(unchecked, Q, offset, look)
-            done += held
-            if not held:
-                return done, calm
-            unchecked = []
-    return done, True
-
-
-def _careful_blocks(
-    along: FoldedJacobians, Q: Tensor, steps: range, offset: int, plan: Plan, doubt: bool = False
-) -> Iterator[QRBlock]:
-    """Yield the blocks of one chunk one by one, with their factors; step t is ``offset + t`` of the sequence.
-
-    With `doubt`, single steps are taken for ones with a large strain from the start.
+    Raises
+    ------
+    DivergedError
+        As :func:`qr_iteration`.
     """
-    t = steps.start
-    while t < steps.stop and not plan.outgrown:
-        length = min(plan.length, steps.stop - t)
-        Z = along.push(Q, range(t, t + length))
-        doubt = doubt and length == 1
-        Q_next, R = orthonormalize_graded(Z) if doubt else orthonormalize(Z, plan.orthonormalizer)
-        log_growth, spread = R.diagonal(dim1=-2, dim2=-1).log(), strain(R)
-        if length == 1 and bool((spread > plan.graded).any()):
-            if not doubt:
-                graded = (spread > plan.graded).any(-1)
-                Q_next[graded], R[graded] = orthonormalize_graded(Z[graded])
-                log_growth = R.diagonal(dim1=-2, dim2=-1).log()
-            if bool((spread > plan.suspicious).any()):
-                annihilated, spread = resolution(along[t], Q, Z, R)
-                if bool(annihilated.any()):
-                    plan.beware()
-                log_growth = log_growth.masked_fill(annihilated, -math.inf)
-        worst = float(spread.max())
-        growth = float(log_growth.masked_fill(log_growth == -math.inf, 0.0).abs().max())
-        if not (math.isfinite(worst) and math.isfinite(growth)) and not bool(torch.isfinite(R).all()):
-            if plan.fixed or length == 1:
-                hint = f" after {length} steps without factorisation; lower qr_interval" if length > 1 else ""
-                _check_finite(R.unsqueeze(0), "tangent basis", offset + t, hint)
-            worst = math.inf  # overflow within the block: a shorter one may do
-        if not plan.accepts(length, worst, growth):
-            continue
-        yield QRBlock(offset + t, offset + t + length, Q_next, R, log_growth, worst)
-        Q, t = Q_next, t + length
+    course = _Course.of(cell, x, lengths, Q, state)
+    edges = sorted({*exact, *course.stops(breakpoints)})
+    limit = _single_step_limit(Q) if qr_interval == "auto" else math.inf
+
+    def carried(course: _Course, start: _Position, limit: float) -> Generator[GrowthBlock, None, _Position]:
+        controller = _controller(qr_interval, start.Q.dtype, limit)
+        factoring = Factoring.of(orthonormalizer, start.Q)
+        blocks = partial(growth_blocks, factoring=factoring, controller=controller, exact=edges)
+        return _carried(course, start, breakpoints, controller, blocks)
+
+    reached = yield from carried(course, course.start(s, Q), limit)
+    if reached.step < course.n_steps:
+        yield from carried(*course.in_float64(reached), math.inf)
 
 
-def _check_finite(values: Tensor, what: str, offset: int, hint: str = "") -> None:
-    """Raise if values (n_steps, n_sequences, ...) are not finite, naming where."""
-    if bool(torch.isfinite(values).all()):
-        return
-    finite = torch.isfinite(values).flatten(2).all(-1)
-    step, sequence = (int(i) for i in (~finite).nonzero()[0])
-    raise DivergedError(f"The {what} of sequence {sequence} is not finite at step {offset + step}{hint}.")
+def _controller(qr_interval: int | str, dtype: torch.dtype, single_step_limit: float = math.inf) -> IntervalController:
+    return IntervalController(
+        None if qr_interval == "auto" else int(qr_interval),
+        spread_budget=spread_budget(dtype),
+        growth_budget=log_range(dtype),
+        single_step_limit=single_step_limit,
+    )
+
+
+def _single_step_limit(Q: Tensor) -> float:
+    """Return the log spread of a single step above which a run goes over to float64."""
+    if Q.dtype != torch.float32:
+        return math.inf
+    small = Q.shape[-2] <= _SMALL_DIMENSION and not Q.is_cuda
+    return PLANNED_SHARE * spread_budget(Q.dtype) / 2 if small else _UNRESOLVED_SPREAD
+
+
+@dataclass(frozen=True)
+class _Position:
+    """Where an iteration is."""
+
+    step: int
+    s: Tensor  # (n_active, state_size)
+    Q: Tensor  # (n_active, N, k)
+    chunk_steps: int = _FIRST_CHUNK  # about how many steps the next chunk has
+
+    def active(self, n: int) -> _Position:
+        return replace(self, s=self.s[:n], Q=self.Q[:n])
+
+
+@dataclass(frozen=True)
+class _Course:
+    """What an iteration runs along: a cell, what drives it, and how long each sequence is."""
+
+    cell: RecurrentCell
+    inputs: Tensor | None
+    lengths: Sequence[int]
+    n_steps: int
+    state: str
+
+    @classmethod
+    def of(cls, cell: RecurrentCell, x: Tensor | int, lengths: Sequence[int] | None, Q: Tensor, state: str) -> _Course:
+        inputs, n_steps = (None, x) if isinstance(x, int) else (x, x.shape[1])
+        return cls(cell, inputs, [n_steps] * Q.shape[0] if lengths is None else lengths, n_steps, state)
+
+    def start(self, s: Tensor | None, Q: Tensor) -> _Position:
+        return _Position(0, self.cell.initial_state(Q.shape[0]) if s is None else s, Q)
+
+    def stops(self, breakpoints: Iterable[int]) -> list[int]:
+        """Return the steps at which a chunk must end."""
+        return sorted({t for t in (*breakpoints, *self.lengths) if 0 < t <= self.n_steps})
+
+    def n_active(self, step: int) -> int:
+        return sum(length > step for length in self.lengths)
+
+    def chunk(self, position: _Position, end: int) -> tuple[Tensor, FoldedJacobians]:
+        """Return the states from `position` to step `end`, and the Jacobians along them."""
+        start, s, Q = position.step, position.s, position.Q
+        x = None if self.inputs is None else self.inputs[: len(s), start:end]
+        states = self.cell.trajectory(s, end - start if x is None else x)
+        check_finite(states, "state", start)
+        return states, FoldedJacobians(self._linearize(states[:-1], x), range(start, end), Q)
+
+    def _linearize(self, states: Tensor, x: Tensor | None) -> Linearization:
+        method = self.cell.linearize if self.state == "full" else self.cell.hidden_linearization
+        return method(states, None if x is None else x.transpose(0, 1))
+
+    def in_float64(self, position: _Position) -> tuple[_Course, _Position]:
+        """Return what goes on in float64 from `position`; unchanged for a cell whose step computes in float32 alone."""
+        s = position.s.double()
+        inputs = None if self.inputs is None else self.inputs.double()
+        try:
+            wide = copy.deepcopy(self.cell).double()
+            x = None if inputs is None else inputs[: len(s), position.step]
+            computes = wide.step(s, x).dtype == torch.float64
+        except Exception:  # whatever a step function raises that somebody has written for float32
+            computes = False
+        if not computes:
+            return self, position
+        return replace(self, cell=wide, inputs=inputs), replace(position, s=s, Q=position.Q.double())
+
+
+def _carried(
+    course: _Course,
+    position: _Position,
+    breakpoints: Iterable[int],
+    controller: IntervalController,
+    blocks: Callable[[FoldedJacobians, Tensor], Iterator[Block]],
+) -> Generator[Block, None, _Position]:
+    """Yield the blocks of one chunk after the other; return where they end, early if digits run out."""
+    n, N = len(course.lengths), position.Q.shape[1]
+    longest = max(_CHUNK_STEPS, min(_LONGEST_CHUNK, _CHUNK_ENTRIES // (n * N**2)))
+    for stop in course.stops(breakpoints):
+        while position.step < stop:
+            position = position.active(course.n_active(position.step))
+            # A whole number of blocks, so that the end of a chunk does not cut one short.
+            n_steps = controller.length * max(1, position.chunk_steps // controller.length)
+            states, along = course.chunk(position, min(position.step + n_steps, stop))
+            start, done, Q = along.steps.start, along.steps.start, position.Q
+            try:
+                for block in blocks(along, Q):
+                    yield replace(block, s=states[-1]) if block.stop == along.steps.stop else block
+                    done, Q = block.stop, Q if block.Q is None else block.Q
+            except OutOfDigits:
+                return replace(position, step=done, s=states[done - start], Q=Q)
+            position = _Position(done, states[-1], Q, min(2 * position.chunk_steps, longest))
+    return position

@@ -696,11 +696,11 @@ class TestFloat32GoesOnInFloat64:
 
     @pytest.mark.parametrize("small,rtol", [(0, 2e-5), (384, 2e-6)])
     def test_so_every_exponent_keeps_its_digits(self, network, small, rtol, monkeypatch):
-        monkeypatch.setattr("sklyap.tangent.blocks._SMALL", small)
+        monkeypatch.setattr("sklyap.tangent.iteration._SMALL_DIMENSION", small)
         exact = quiet(*network).exponents
         np.testing.assert_allclose(quiet(*network, dtype="float32").exponents, exact, rtol=rtol)
-        monkeypatch.setattr("sklyap.tangent.blocks._SMALL", 0)
-        monkeypatch.setattr("sklyap.tangent.blocks._UNRESOLVED", math.inf)
+        monkeypatch.setattr("sklyap.tangent.iteration._SMALL_DIMENSION", 0)
+        monkeypatch.setattr("sklyap.tangent.iteration._UNRESOLVED_SPREAD", math.inf)
         assert np.abs(quiet(*network, dtype="float32").exponents / exact - 1).max() > 5e-5
 
     def test_also_from_the_middle_of_a_run(self):

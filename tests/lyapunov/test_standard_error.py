@@ -11,7 +11,7 @@ from sklyap import as_recurrent_cell, lyapunov_spectrum
 from sklyap.datasets import systems
 from sklyap.lyapunov.growth import GrowthRecord, standard_error, time_bins
 from sklyap.orthonormalize import random_bases
-from sklyap.tangent import qr_iteration
+from sklyap.tangent import growth_iteration
 
 
 def many_runs(cell, x, *, per_run, warmup, n_exponents=None):
@@ -22,8 +22,8 @@ def many_runs(cell, x, *, per_run, warmup, n_exponents=None):
     Q = random_bases(cell.state_size, k, seed=0, indices=range(n))
     bins = time_bins(warmup, n_steps, per_run)
     with torch.no_grad():
-        blocks = qr_iteration(cell, x, Q=Q, breakpoints=[warmup], factors=False)
-        record = GrowthRecord.of(blocks, Q, list(range(n)), bins, False, False)
+        blocks = growth_iteration(cell, x, Q=Q, breakpoints=[warmup])
+        record = GrowthRecord.of(blocks, Q, list(range(n)), bins)
     exponents, errors = [], []
     for i in range(0, n, per_run):
         sums, steps = record.sums[i : i + per_run], record.steps[i : i + per_run]
