@@ -18,6 +18,7 @@ __all__ = [
     "check_networks",
     "check_real",
     "check_sequences",
+    "check_shares",
     "floor_exponents",
     "resolve_device",
     "seed_from",
@@ -78,6 +79,17 @@ def check_real(
     if not math.isfinite(value) or (low is not None and value < low) or (high is not None and value > high):
         raise ValueError(wanted)
     return value
+
+
+def check_shares(shares: Any, name: str, *, caller: str | None = None) -> list[float]:
+    """Return shares of a training, a validation and a test part; they must be 3 numbers in [0, 1] that sum to 1."""
+    message = f"{_owner(name, caller)} must be 3 shares in [0, 1] that sum to 1. Got {shares!r} instead."
+    if isinstance(shares, str) or not isinstance(shares, Iterable) or len(list(shares)) != 3:
+        raise ValueError(message)
+    values = [check_real(share, name, low=0.0, high=1.0, caller=caller) for share in shares]
+    if abs(sum(values) - 1) > 1e-9:
+        raise ValueError(message)
+    return values
 
 
 def check_choice(value: Any, name: str, choices: Iterable[Any], *, caller: str | None = None) -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from sklyap.datasets.motion import load_motion
 from sklyap.datasets.sequences import fetch_sequential_mnist, load_sequential_digits
+from sklyap.datasets.sines import make_sine_targets
 from sklyap.datasets.systems import KnownSystem, known_systems
 from sklyap.datasets.tasks import make_adding, make_copy, make_delayed_copy, make_delayed_xor, make_recall
 from sklyap.datasets.text import decode, encode, fetch_war_and_peace, load_text
@@ -14,6 +16,7 @@ __all__ = [
     "fetch_sequential_mnist",
     "fetch_war_and_peace",
     "known_systems",
+    "load_motion",
     "load_sequential_digits",
     "load_text",
     "make_adding",
@@ -21,4 +24,5 @@ __all__ = [
     "make_delayed_copy",
     "make_delayed_xor",
     "make_recall",
+    "make_sine_targets",
 ]

@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.datasets import fetch_file, get_data_home
 from sklearn.utils import Bunch
 
-from sklyap.validation import check_int, check_real
+from sklyap.validation import check_int, check_shares
 
 __all__ = ["decode", "encode", "fetch_war_and_peace", "load_text"]
 
@@ -208,7 +208,7 @@ def _task(
     caller: str,
 ) -> Bunch:
     check_int(n_steps, "n_steps", low=1, caller=caller)
-    shares = _check_splits(splits, caller)
+    shares = check_shares(splits, "splits", caller=caller)
     if n_characters is not None:
         check_int(n_characters, "n_characters", low=1, high=len(text), caller=caller)
         text = text[:n_characters]
@@ -233,16 +233,6 @@ def _task(
     data.sha256 = hashlib.sha256(content).hexdigest()
     data.DESCR = f"Next-character prediction on {Path(path).name}: {len(tokens)} characters, {len(vocabulary)} kinds."
     return data
-
-
-def _check_splits(splits: Sequence[float], caller: str) -> list[float]:
-    message = f"The 'splits' parameter of {caller} must be 3 shares in [0, 1] that sum to 1. Got {splits!r} instead."
-    if isinstance(splits, str) or not isinstance(splits, Iterable) or len(list(splits)) != 3:
-        raise ValueError(message)
-    shares = [check_real(share, "splits", low=0.0, high=1.0, caller=caller) for share in splits]
-    if abs(sum(shares) - 1) > 1e-9:
-        raise ValueError(message)
-    return shares
 
 
 def _novel(text: str, path: str | os.PathLike) -> str:
