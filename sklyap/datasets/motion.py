@@ -274,7 +274,7 @@ def _read_bvh(path: Path) -> _Recording:
             break
     if not channels or n_frames is None or frame_time is None:
         raise ValueError(f"{path} is no BVH file: it needs CHANNELS, a line 'Frames: n' and a line 'Frame Time: s'.")
-    frames = []
+    frames: list[list[float]] = []
     for number, words in lines:
         row = _numbers(words, path, number)
         if len(row) != len(channels):
