@@ -81,14 +81,15 @@ def make_plan(
     validation: Any,
     snapshot_epochs: Any,
     random_state: Any,
+    caller: str = CALLER,
 ) -> Plan:
-    """Check the parameters of `train_population`, draw the hyperparameters and split the data."""
-    estimator = _check_estimator(estimator)
-    epochs = _check_epochs(snapshot_epochs)
-    arrays = _check_data(X, y, ("X", "y"))
+    """Check the parameters of `caller`, draw the hyperparameters and split the data."""
+    estimator = _check_estimator(estimator, caller)
+    epochs = _check_epochs(snapshot_epochs, caller)
+    arrays = _check_data(X, y, ("X", "y"), caller)
     entropy = _entropy(random_state)
-    params = _draw(estimator, param_distributions, n_networks, _seed(entropy, _FOR_SAMPLING))
-    _check_last_epochs(estimator, params, epochs)
+    params = _draw(estimator, param_distributions, n_networks, _seed(entropy, _FOR_SAMPLING), caller)
+    _check_last_epochs(estimator, params, epochs, caller)
     if validation is None:
         estimator.set_params(validation_fraction=None)
     plan = Plan(
@@ -99,7 +100,7 @@ def make_plan(
             "y": fingerprint(arrays[1]),
             "validation": float(validation) if isinstance(validation, Real) else None,
         },
-        data=_split(estimator, arrays, validation, _seed(entropy, _FOR_SPLIT)),
+        data=_split(estimator, arrays, validation, _seed(entropy, _FOR_SPLIT), caller),
         entropy=entropy,
         params=params,
         seeds=[_seed(entropy, _FOR_NETWORKS, i) for i in range(len(params))],
@@ -108,17 +109,17 @@ def make_plan(
     return plan
 
 
-def _check_estimator(estimator: Any) -> BaseEstimator:
+def _check_estimator(estimator: Any, caller: str) -> BaseEstimator:
     wanted = ("fit", "get_params", "export_state", "restore_state")
     if isinstance(estimator, type) or not all(hasattr(estimator, method) for method in wanted):
         raise TypeError(
-            f"The 'estimator' parameter of {CALLER} must be an instance of RNNClassifier or RNNRegressor. "
+            f"The 'estimator' parameter of {caller} must be an instance of RNNClassifier or RNNRegressor. "
             f"Got {estimator!r} instead."
         )
     return clone(estimator)
 
 
-def _check_epochs(snapshot_epochs: Any) -> tuple[float, ...]:
+def _check_epochs(snapshot_epochs: Any, caller: str) -> tuple[float, ...]:
     """Return the epochs that are numbers, in order; the end is always kept."""
     if isinstance(snapshot_epochs, str | Real) or not isinstance(snapshot_epochs, Iterable):
         snapshot_epochs = (snapshot_epochs,)
@@ -128,35 +129,37 @@ def _check_epochs(snapshot_epochs: Any) -> tuple[float, ...]:
             continue
         if isinstance(epoch, bool | np.bool_) or not isinstance(epoch, Real) or not 0 <= float(epoch) < np.inf:
             raise ValueError(
-                f"The 'snapshot_epochs' parameter of {CALLER} must hold numbers that are not negative, or 'last'. "
+                f"The 'snapshot_epochs' parameter of {caller} must hold numbers that are not negative, or 'last'. "
                 f"Got {epoch!r} in {snapshot_epochs!r}."
             )
         numbers.add(float(epoch))
     return tuple(sorted(numbers))
 
 
-def _check_last_epochs(estimator: BaseEstimator, params: list[dict[str, Any]], epochs: tuple[float, ...]) -> None:
+def _check_last_epochs(
+    estimator: BaseEstimator, params: list[dict[str, Any]], epochs: tuple[float, ...], caller: str
+) -> None:
     for i, own in enumerate(params):
         max_epochs = own.get("max_epochs", estimator.max_epochs)
         check_int(max_epochs, "max_epochs", low=1, caller=type(estimator).__name__)
         if epochs and epochs[-1] > max_epochs:
             raise ValueError(
-                f"The 'snapshot_epochs' parameter of {CALLER} must not exceed max_epochs, which is {max_epochs} "
+                f"The 'snapshot_epochs' parameter of {caller} must not exceed max_epochs, which is {max_epochs} "
                 f"for network {i}. Got {epochs[-1]:g} instead."
             )
 
 
-def _check_data(X: Any, y: Any, names: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
+def _check_data(X: Any, y: Any, names: tuple[str, str], caller: str) -> tuple[np.ndarray, np.ndarray]:
     """Return X and y as arrays of equal length without NaN; the rest is the estimator's to check."""
     arrays = []
     for value, name in zip((X, y), names, strict=True):
         value = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
         if value is None:
-            raise TypeError(f"The {name!r} parameter of {CALLER} must be an array. Got None instead.")
+            raise TypeError(f"The {name!r} parameter of {caller} must be an array. Got None instead.")
         arrays.append(check_array(value, dtype=None, ensure_2d=False, allow_nd=True, input_name=name))
     if len(arrays[0]) != len(arrays[1]):
         raise ValueError(
-            f"The {names[0]!r} and {names[1]!r} parameters of {CALLER} must have the same length. "
+            f"The {names[0]!r} and {names[1]!r} parameters of {caller} must have the same length. "
             f"Got {len(arrays[0])} and {len(arrays[1])} instead."
         )
     return arrays[0], arrays[1]
@@ -178,32 +181,34 @@ def _rehearse(plan: Plan) -> None:
     raise errors[0]
 
 
-def _draw(estimator: BaseEstimator, distributions: Any, n_networks: int | None, seed: int) -> list[dict[str, Any]]:
+def _draw(
+    estimator: BaseEstimator, distributions: Any, n_networks: int | None, seed: int, caller: str
+) -> list[dict[str, Any]]:
     """Return the hyperparameters of every network, as plain Python values."""
-    grids = _check_grids(estimator, distributions)
+    grids = _check_grids(estimator, distributions, caller)
     drawn: list[dict[str, Any]] = []
     if not any(hasattr(values, "rvs") for grid in grids for values in grid.values()):
         points = list(ParameterGrid(grids))
         n_networks = len(points) if n_networks is None else n_networks
-        check_int(n_networks, "n_networks", low=1, caller=CALLER)
+        check_int(n_networks, "n_networks", low=1, caller=caller)
         drawn = points * (n_networks // len(points))
     elif n_networks is None:
         raise ValueError(
-            f"The 'n_networks' parameter of {CALLER} must be an int when 'param_distributions' holds distributions. "
+            f"The 'n_networks' parameter of {caller} must be an int when 'param_distributions' holds distributions. "
             "Got None instead."
         )
-    rest = check_int(n_networks, "n_networks", low=1, caller=CALLER) - len(drawn)
+    rest = check_int(n_networks, "n_networks", low=1, caller=caller) - len(drawn)
     if rest:
         drawn += ParameterSampler(grids, rest, random_state=seed)
     return [copies({k: v.item() if isinstance(v, np.generic) else v for k, v in own.items()}) for own in drawn]
 
 
-def _check_grids(estimator: BaseEstimator, distributions: Any) -> list[dict[str, Any]]:
+def _check_grids(estimator: BaseEstimator, distributions: Any, caller: str) -> list[dict[str, Any]]:
     grids = [distributions] if isinstance(distributions, Mapping) else distributions
     is_list = isinstance(grids, Sequence) and not isinstance(grids, str)
     if not is_list or not grids or not all(isinstance(grid, Mapping) for grid in grids):
         raise TypeError(
-            f"The 'param_distributions' parameter of {CALLER} must be a dict or a list of dicts. "
+            f"The 'param_distributions' parameter of {caller} must be a dict or a list of dicts. "
             f"Got {distributions!r} instead."
         )
     known = estimator.get_params()
@@ -214,13 +219,13 @@ def _check_grids(estimator: BaseEstimator, distributions: Any) -> list[dict[str,
             if "__" in str(name):
                 hint = f" Options of the skorch net and its optimizer go together: 'net_params': [{{{name!r}: ...}}]."
             raise ValueError(
-                f"The 'param_distributions' parameter of {CALLER} must name parameters of "
+                f"The 'param_distributions' parameter of {caller} must name parameters of "
                 f"{type(estimator).__name__}. Got {name!r} instead.{hint}"
             )
         if name == "random_state":
             raise ValueError(
-                f"The 'param_distributions' parameter of {CALLER} must not set 'random_state': every network gets "
-                f"its own seed from the 'random_state' parameter of {CALLER}."
+                f"The 'param_distributions' parameter of {caller} must not set 'random_state': every network gets "
+                f"its own seed from the 'random_state' parameter of {caller}."
             )
     return [dict(grid) for grid in grids]
 
@@ -234,7 +239,7 @@ def _seed(entropy: int, *key: int) -> int:
 
 
 def _split(
-    estimator: BaseEstimator, data: tuple[np.ndarray, np.ndarray], validation: Any, seed: int
+    estimator: BaseEstimator, data: tuple[np.ndarray, np.ndarray], validation: Any, seed: int, caller: str
 ) -> tuple[Any, Any, Any, Any]:
     """Return X, y, X_val, y_val."""
     X, y = data
@@ -243,15 +248,15 @@ def _split(
     if isinstance(validation, tuple | list):
         if len(validation) != 2:
             raise ValueError(
-                f"The 'validation' parameter of {CALLER} must be {_VALIDATION}. Got {len(validation)} items instead."
+                f"The 'validation' parameter of {caller} must be {_VALIDATION}. Got {len(validation)} items instead."
             )
         X_val, y_val = validation
-        return X, y, *_check_data(X_val, y_val, ("X_val", "y_val"))
+        return X, y, *_check_data(X_val, y_val, ("X_val", "y_val"), caller)
     if not isinstance(validation, Real):
-        raise TypeError(f"The 'validation' parameter of {CALLER} must be {_VALIDATION}. Got {validation!r} instead.")
-    share = check_real(validation, "validation", caller=CALLER)
+        raise TypeError(f"The 'validation' parameter of {caller} must be {_VALIDATION}. Got {validation!r} instead.")
+    share = check_real(validation, "validation", caller=caller)
     if not 0 < share < 1:
-        raise ValueError(f"The 'validation' parameter of {CALLER} must be {_VALIDATION}. Got {validation!r} instead.")
+        raise ValueError(f"The 'validation' parameter of {caller} must be {_VALIDATION}. Got {validation!r} instead.")
     options = {"test_size": share, "random_state": seed}
     rows = np.arange(len(X))
     stratify = y if is_classifier(estimator) and y.ndim == 1 else None
