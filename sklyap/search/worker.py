@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from sklearn.base import BaseEstimator, clone
 from skorch import NeuralNet
 from skorch.callbacks import Callback
-from sklearn.base import BaseEstimator, clone
 from torch import Tensor
 
 from sklyap.networks.continuation import can_continue, export_optimizer, restore_optimizer
