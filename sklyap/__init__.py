@@ -2,10 +2,10 @@
 
 from sklyap.alignment import GradientAlignmentAnalyzer
 from sklyap.autoencoder import SpectrumAutoencoder
-from sklyap.cells import as_recurrent_cell
+from sklyap.cells import FunctionCell, RecurrentCell, as_recurrent_cell
 from sklyap.comparison import compare_loss_predictors
 from sklyap.covariant import covariant_lyapunov_vectors
-from sklyap.gradients import gradient_from_qr
+from sklyap.gradients import gradient_from_qr, loss_gradient
 from sklyap.lyapunov import LyapunovResult, lyapunov_spectrum
 from sklyap.networks import NetworkTransformer, RNNClassifier, RNNRegressor
 from sklyap.population import HistoryFeatures, NetworkPopulation, train_population
@@ -14,6 +14,7 @@ from sklyap.spectrum import LyapunovSpectrumTransformer
 from sklyap.statistics import SpectrumStatistics, spectrum_distance, spectrum_loss_correlation
 
 __all__ = [
+    "FunctionCell",
     "GradientAlignmentAnalyzer",
     "HistoryFeatures",
     "LyapunovResult",
@@ -22,6 +23,7 @@ __all__ = [
     "NetworkTransformer",
     "RNNClassifier",
     "RNNRegressor",
+    "RecurrentCell",
     "SpectrumAutoencoder",
     "SpectrumStatistics",
     "as_recurrent_cell",
@@ -29,6 +31,7 @@ __all__ = [
     "covariant_lyapunov_vectors",
     "gradient_from_qr",
     "input_sensitivity",
+    "loss_gradient",
     "lyapunov_spectrum",
     "spectrum_distance",
     "spectrum_loss_correlation",

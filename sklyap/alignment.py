@@ -12,7 +12,7 @@ from sklyap.networks.transformer import NetworkTransformer
 from sklyap.orthonormalize import METHODS
 from sklyap.validation import check_choice, check_int
 
-__all__ = ["GradientAlignmentAnalyzer"]
+__all__ = ["AlignmentResult", "GradientAlignmentAnalyzer"]
 
 
 _SETTINGS = (

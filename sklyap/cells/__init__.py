@@ -12,6 +12,7 @@ from sklyap.cells.lem import LEMCell
 from sklyap.cells.lipschitz import LipschitzCell
 from sklyap.cells.lstm import LSTMCell
 from sklyap.cells.orthogonal import OrthogonalCell
+from sklyap.cells.projected_lstm import ProjectedLSTMCell
 from sklyap.cells.stacked import StackedCell
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Linearization",
     "LipschitzCell",
     "OrthogonalCell",
+    "ProjectedLSTMCell",
     "RecurrentCell",
     "StackedCell",
     "as_recurrent_cell",

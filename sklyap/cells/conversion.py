@@ -15,6 +15,7 @@ from sklyap.cells.encoder import LayerInput
 from sklyap.cells.gated import GatedCell
 from sklyap.cells.gru import GRUCell
 from sklyap.cells.lstm import LSTMCell
+from sklyap.cells.projected_lstm import ProjectedLSTMCell
 from sklyap.cells.stacked import StackedCell
 
 __all__ = ["as_recurrent_cell", "find_layer", "module_of"]
@@ -32,7 +33,9 @@ def as_recurrent_cell(network: Any, *, layer: str | None = None) -> RecurrentCel
         A module must hold exactly one ``nn.RNN``, ``nn.GRU``, ``nn.LSTM`` (any number of stacked layers),
         ``nn.RNNCell``, ``nn.GRUCell``, ``nn.LSTMCell`` or :class:`RecurrentCell`.
     layer : str, optional
-        The name of the recurrent submodule to take where there are several.
+        The name of the recurrent submodule to take where there are several. Of a bidirectional layer of one level,
+        ``"<name>.forward"`` (``"forward"`` for a bare layer) is the forward half, which the backward half does not
+        act on.
 
     Returns
     -------
@@ -45,7 +48,7 @@ def as_recurrent_cell(network: Any, *, layer: str | None = None) -> RecurrentCel
     ------
     ValueError
         For a network that is not fitted, that holds no or several recurrent layers, a bidirectional
-        layer, one with projections (`proj_size`), or parameters that are not finite.
+        layer whose forward half is not asked for, or parameters that are not finite.
     TypeError
         For an object that is no network at all.
 
@@ -57,8 +60,9 @@ def as_recurrent_cell(network: Any, *, layer: str | None = None) -> RecurrentCel
     10
     """
     module = module_of(network)
-    name, found = find_layer(module, layer)
-    _check_supported(name, found)
+    wanted, half = _without_half(layer)
+    name, found = find_layer(module, wanted)
+    _check_supported(name, found, half)
     module = _snapshot(module)
     whole = module.get_submodule(name) is module
     cell = _cell_of(module.get_submodule(name), alone=whole)
@@ -124,17 +128,37 @@ def find_layer(module: nn.Module, layer: str | None = None) -> tuple[str, nn.Mod
     return found[0]
 
 
-def _check_supported(name: str, layer: nn.Module) -> None:
+_HALF = "forward"
+
+
+def _without_half(layer: str | None) -> tuple[str | None, bool]:
+    """Return a layer's name without the half of it that is asked for, and whether one is."""
+    if layer == _HALF:
+        return None, True
+    if isinstance(layer, str) and layer.endswith(f".{_HALF}"):
+        return layer.removesuffix(f".{_HALF}"), True
+    return layer, False
+
+
+def _check_supported(name: str, layer: nn.Module, half: bool) -> None:
     where = f" {name!r}" if name else ""
-    if getattr(layer, "bidirectional", False):
+    bidirectional = getattr(layer, "bidirectional", False)
+    if bidirectional and not half:
+        chosen = f"{name}.{_HALF}" if name else _HALF
         raise ValueError(
             f"The 'network' parameter has a bidirectional layer{where}, which is no dynamical system in time: "
-            "its backward half runs on the future. Use a unidirectional layer."
+            f"its backward half runs on the future. Its forward half is one: layer={chosen!r}."
         )
-    if getattr(layer, "proj_size", 0):
+    if bidirectional and layer.num_layers > 1:  # type: ignore[operator]
         raise ValueError(
-            f"The 'network' parameter has a layer{where} with proj_size={layer.proj_size}, which is not supported: "
-            "the projected state breaks the square one-step map. Use proj_size=0."
+            f"The 'network' parameter has a bidirectional layer{where} of {layer.num_layers} levels, of which those "
+            "above the first are driven by backward halves, so that its forward half is no layer by itself. Use a "
+            "bidirectional layer with num_layers=1."
+        )
+    if half and not bidirectional:
+        raise ValueError(
+            f"The 'layer' parameter asks for the forward half of a layer{where} that is not bidirectional. "
+            f"Use layer={name or None!r}."
         )
     kind = next((kind for kind in _TORCH if isinstance(layer, kind)), None)
     if kind is not None and type(layer).forward is not kind.forward:
@@ -197,7 +221,9 @@ def _renew_weights(layer: nn.Module) -> None:
             hook(layer, ())
 
 
-def _kind_of(layer: Any) -> tuple[type[GatedCell], dict[str, str]]:
+def _kind_of(layer: Any) -> tuple[type[GatedCell], dict[str, Any]]:
+    if getattr(layer, "proj_size", 0):
+        return ProjectedLSTMCell, {"proj_size": layer.proj_size}
     if isinstance(layer, nn.LSTM | nn.LSTMCell):
         return LSTMCell, {}
     if isinstance(layer, nn.GRU | nn.GRUCell):

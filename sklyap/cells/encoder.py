@@ -170,9 +170,11 @@ def _joined(layer: nn.Module, state: Any) -> Tensor:
     """Return a layer's own form of its state as one tensor (n_sequences, state_size)."""
     if isinstance(layer, RecurrentCell):
         return state
-    parts = torch.stack(tuple(state), -2) if isinstance(state, tuple | list) else state.unsqueeze(-2)
-    # (n, parts, H) of a single step, (layers, n, parts, H) of a whole layer
-    return parts.flatten(1) if isinstance(layer, nn.RNNCellBase) else parts.transpose(0, 1).flatten(1)
+    parts = torch.cat(tuple(state), -1) if isinstance(state, tuple | list) else state
+    if isinstance(layer, nn.RNNCellBase):
+        return parts
+    # (directions * layers, n, widths of parts): the forward half of a layer comes first
+    return parts[:: 2 if layer.bidirectional else 1].transpose(0, 1).flatten(1)
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -315,6 +315,11 @@ def _opened(
         raise ValueError("The 'network' parameter must take inputs; an autonomous system has no loss on sequences.")
     bare = module_of(network)
     inside = copy.deepcopy(cell.encoder if isinstance(cell.encoder, LayerInput) else LayerInput(bare, bare))
+    if getattr(inside.layer, "bidirectional", False):
+        raise ValueError(
+            f"The 'layer' parameter names the forward half of a bidirectional {type(inside.layer).__name__}. A loss "
+            "reads both halves, so that its gradient is not that of the forward half alone. Use a unidirectional layer."
+        )
     inside.module.to(device=device, dtype=dtype).eval().requires_grad_(False)
     # The layer gets its own dtype, whatever the encoder before it makes (one-hot rows, zeros).
     inside.layer.register_forward_pre_hook(partial(cast_inputs, dtype), with_kwargs=True)

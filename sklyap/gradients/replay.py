@@ -69,11 +69,11 @@ def _packed(output: Tensor, like: PackedSequence, layer: nn.RNNBase) -> Tensor:
 
 def _torch_output(layer: nn.RNNBase, states: Tensor) -> tuple[Tensor, Any]:
     """Return states as nn.RNN, nn.GRU and nn.LSTM return them: ``(output, h_n)`` or ``(output, (h_n, c_n))``."""
-    n_parts = 2 if isinstance(layer, nn.LSTM) else 1
-    blocks = states.unflatten(-1, (layer.num_layers, n_parts, layer.hidden_size))  # (n, t, layers, parts, H)
-    output = blocks[:, :, -1, 0]
-    last = [blocks[:, -1, :, part].transpose(0, 1) for part in range(n_parts)]
-    return (output if layer.batch_first else output.transpose(0, 1)), (tuple(last) if n_parts > 1 else last[0])
+    widths = [layer.proj_size or layer.hidden_size, layer.hidden_size][: 2 if isinstance(layer, nn.LSTM) else 1]
+    parts = states.unflatten(-1, (layer.num_layers, sum(widths))).split(widths, -1)  # each (n, t, layers, width)
+    output = parts[0][:, :, -1]
+    last = [part[:, -1].transpose(0, 1) for part in parts]
+    return (output if layer.batch_first else output.transpose(0, 1)), (tuple(last) if len(last) > 1 else last[0])
 
 
 def name_in_layer(layer: nn.Module, name: str) -> str:

@@ -18,11 +18,9 @@ def assert_refused(network, message, error=ValueError, **options):
 
 def test_bidirectional():
     assert_refused(nn.LSTM(3, 5, bidirectional=True), "bidirectional layer, .* its backward half runs on the future")
-    assert_refused(nn.Sequential(nn.GRU(3, 5, bidirectional=True)), "bidirectional layer '0'")
-
-
-def test_proj_size():
-    assert_refused(nn.LSTM(3, 5, proj_size=2), "proj_size=2, which is not supported.* Use proj_size=0")
+    assert_refused(nn.Sequential(nn.GRU(3, 5, bidirectional=True)), r"bidirectional layer '0'.*layer='0.forward'")
+    assert_refused(nn.GRU(3, 5), "not bidirectional", layer="forward")
+    assert_refused(nn.GRU(3, 5, 2, bidirectional=True), "of 2 levels", layer="forward")
 
 
 def test_no_recurrent_layer():
