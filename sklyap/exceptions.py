@@ -9,6 +9,7 @@ __all__ = [
     "FailedNetworkWarning",
     "PrecisionWarning",
     "SklyapWarning",
+    "StepError",
     "UntrustedFileError",
 ]
 
@@ -31,6 +32,10 @@ class DegenerateSpectrumWarning(SklyapWarning):
 
 class FailedNetworkWarning(SklyapWarning):
     """A network of a list or population failed and is kept apart from the rest."""
+
+
+class StepError(ValueError):
+    """A step from outside this package is not one whose exponents can be computed."""
 
 
 class UntrustedFileError(ValueError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
@@ -147,7 +147,8 @@ def _jvp_columns(function: Callable[[Tensor], Tensor], point: Tensor, columns: T
     def along(column: Tensor) -> Tensor:
         return torch.func.jvp(function, (point,), (column,))[1]
 
-    return torch.func.vmap(along, in_dims=-1, out_dims=-1)(columns)
+    # Along the first axis, as vmap misplaces at the last one what does not depend on the point.
+    return torch.func.vmap(along, in_dims=-1, out_dims=0)(columns).movedim(0, -1)
 
 
 def _identity(point: Tensor) -> Tensor:
@@ -177,12 +178,24 @@ class RecurrentCell(nn.Module, abc.ABC):
     encoder : callable or None
         Maps a network's own input to what drives the cell (n_sequences, n_steps, n_inputs), and to the
         initial state (n_sequences, state_size) or None; absent where the cell is driven directly.
+    n_noise : int
+        How many of the inputs, the last ones, are noise that the cell draws itself.
+    trust : collection of str
+        Which checks of a step from outside this package are left out, see :class:`FunctionCell`.
     """
 
     state_size: int
     n_inputs: int | None
     output_size: int
     encoder: Callable[[Any], tuple[Tensor, Tensor | None]] | None = None
+    n_noise: int = 0
+    trust: Collection[str] = ()
+    _probed = False  # whether a step from outside this package was looked at
+
+    @property
+    def n_starts(self) -> int:
+        """How many sequences an autonomous run has: one for each given initial state."""
+        return 1
 
     @property
     def hidden_state_size(self) -> int:
@@ -251,6 +264,13 @@ class RecurrentCell(nn.Module, abc.ABC):
         if self.output_size == self.state_size:
             return whole
         return LeadingLinearization(whole, self.output_size, self.state_size)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RecurrentCell:
+        # Else .to(torch.float64) would drop the imaginary part of complex weights.
+        def of_parts(t: Tensor) -> Tensor:
+            return torch.view_as_complex(fn(torch.view_as_real(t.resolve_conj()))) if t.is_complex() else fn(t)
+
+        return super()._apply(of_parts, recurse)
 
     def forward(self, x: Tensor, s: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Run over sequences.

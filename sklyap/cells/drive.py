@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from sklyap.cells.base import RecurrentCell
-from sklyap.cells.function import FunctionCell
+from sklyap.cells.probe import probe
+from sklyap.cells.rows import RowsCell
 from sklyap.validation import check_int, check_sequences
 
 __all__ = ["Drive", "check_finite"]
@@ -36,14 +37,16 @@ class Drive:
         """Validate `sequences` and run them through the encoder of the cell, if it has one."""
         if isinstance(sequences, Drive):
             return sequences
+        if isinstance(cell, RowsCell) and cell.n_noise:
+            sequences = cell.with_noise(sequences)
         if cell.n_inputs is None:
             if isinstance(sequences, bool) or not isinstance(sequences, int | np.integer):
                 raise TypeError(
-                    "The 'sequences' parameter must be a number of steps for an autonomous system. "
-                    f"Got {type(sequences).__name__} instead."
+                    f"The 'sequences' parameter must be a number of steps for an autonomous system. Got "
+                    f"{type(sequences).__name__} instead. If the step of the {type(cell).__name__} takes inputs, say "
+                    "how many with n_inputs=...."
                 )
-            n = cell.n_starts if isinstance(cell, FunctionCell) else 1
-            return cls(None, None, [check_int(sequences, "sequences", low=1)] * n)
+            return cls(None, None, [check_int(sequences, "sequences", low=1)] * cell.n_starts)
         if isinstance(sequences, int | float | str | np.number) or sequences is None:
             raise TypeError(
                 "The 'sequences' parameter must be an array (n_sequences, n_steps, n_inputs), as the network takes "
@@ -92,8 +95,10 @@ class Drive:
         lengths = [self.lengths[i] for i in indices]
         s = cell.initial_state(self.n_sequences) if self.starts is None else self.starts
         if self.inputs is None:
-            return lengths[0], s[indices], lengths
-        x = torch.nn.utils.rnn.pad_sequence([self.inputs[i] for i in indices], batch_first=True)
+            x: Tensor | int = lengths[0]
+        else:
+            x = torch.nn.utils.rnn.pad_sequence([self.inputs[i] for i in indices], batch_first=True)
+        probe(cell, s[indices], x)
         return x, s[indices], lengths
 
 

@@ -2,40 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from sklyap.cells.base import RecurrentCell
-from sklyap.validation import check_int
+from sklyap.cells.rows import RowsCell
 
 __all__ = ["FunctionCell"]
 
-_DEFAULT_SPREAD = 0.1
 
+class FunctionCell(RowsCell):
+    """Any step function as a cell; its Jacobian comes from automatic differentiation.
 
-class FunctionCell(RecurrentCell):
-    """Any step function as a cell; its Jacobian comes from forward-mode differentiation.
+    Before a spectrum is computed, the step is run on a few states: a step that mixes sequences, draws random numbers,
+    changes its arguments, or whose derivative is not that of what it computes is refused with advice.
 
     Parameters
     ----------
     step : callable
         ``step(s, x) -> s'`` with `s` (n, state_size) and `x` (n, n_inputs), or None for an autonomous
-        system, for any n. Written in torch operations, differentiable, row by row, without in-place changes of
+        system, for any n. Written in torch operations, row by row, without in-place changes of
         its arguments; of the dtype of `s` (float64 unless a spectrum is asked for in float32). A step that is a
         module moves along.
     state_size : int
         N, the length of the state.
     n_inputs : int, optional
-        Width of the input; None (default) for an autonomous system.
+        Width of the input; None (default) for an autonomous system. The attribute counts the noise as well.
     initial_state : array-like of shape (state_size,) or (n, state_size), or callable ``n -> Tensor``, optional
         Where sequences start. By default zeros for a driven system and, as zero is often a fixed point,
         small fixed pseudo-random values for an autonomous one. With shape (n, state_size) an autonomous
         run has n sequences, one from each row.
     output_size : int, optional
         How many leading entries of the state a readout sees; all by default.
+    n_noise : int, default=0
+        With k > 0, the step is called ``step(s, x, xi)`` with independent standard normal numbers xi (n, k). Each
+        sequence has one frozen realisation, along which the exponents are those of a driven system.
+    random_state : int or None, default=None
+        Seeds the noise. None is 0.
+    trust : {"derivative", "branches"} or a collection of them, default=()
+        What not to refuse. "derivative": a derivative that is not that of the step, as surrogate and straight-through
+        gradients are; the exponents are then those of the surrogate. "branches": Python that looks at values
+        (assertions), where you know that rows stay independent. A step without forward-mode differentiation is
+        differentiated in reverse mode.
+
+    Raises
+    ------
+    StepError
+        A ValueError, where a spectrum is asked for, if the step is not what is described here.
+
+    References
+    ----------
+    Neftci, E. O., Mostafa, H. and Zenke, F. (2019). Surrogate gradient learning in spiking neural networks. IEEE
+    Signal Processing Magazine 36.
 
     Examples
     --------
@@ -49,72 +68,32 @@ class FunctionCell(RecurrentCell):
     -1.2040
     """
 
-    _like: Tensor
+    subject = "The 'step' parameter of FunctionCell"
 
     def __init__(
         self,
-        step: Callable[[Tensor, Tensor | None], Tensor],
+        step: Callable[..., Tensor],
         state_size: int,
         *,
         n_inputs: int | None = None,
         initial_state: Any = None,
         output_size: int | None = None,
+        n_noise: int = 0,
+        random_state: Any = None,
+        trust: str | Collection[str] = (),
     ) -> None:
-        super().__init__()
-        if not callable(step):
-            raise TypeError(f"The 'step' parameter of FunctionCell must be callable. Got {step!r} instead.")
-        self._step = step
-        self.state_size = check_int(state_size, "state_size", low=1, caller="FunctionCell")
-        self.n_inputs = None if n_inputs is None else check_int(n_inputs, "n_inputs", low=1, caller="FunctionCell")
-        self.output_size = (
-            self.state_size
-            if output_size is None
-            else check_int(output_size, "output_size", low=1, high=self.state_size, caller="FunctionCell")
+        super().__init__(
+            state_size,
+            n_inputs=n_inputs,
+            initial_state=initial_state,
+            output_size=output_size,
+            n_noise=n_noise,
+            random_state=random_state,
+            trust=trust,
         )
-        self._start = initial_state if initial_state is None or callable(initial_state) else self._rows(initial_state)
-        # The buffer follows .to(dtype, device), so initial states have the right ones.
-        self.register_buffer("_like", torch.empty(0, dtype=torch.float64), persistent=False)
+        if not callable(step):
+            raise TypeError(f"{self.subject} must be callable. Got {step!r} instead.")
+        self._step = step
 
-    def _rows(self, start: Any) -> Tensor:
-        rows = torch.as_tensor(start, dtype=torch.float64).detach()
-        if rows.ndim not in (1, 2) or rows.shape[-1] != self.state_size:
-            raise ValueError(
-                f"The 'initial_state' parameter of FunctionCell must have shape ({self.state_size},) or "
-                f"(n, {self.state_size}). Got shape {tuple(rows.shape)} instead."
-            )
-        return rows
-
-    @property
-    def n_starts(self) -> int:
-        """How many sequences an autonomous run has: one for each given initial state."""
-        return len(self._start) if isinstance(self._start, Tensor) and self._start.ndim == 2 else 1
-
-    def step(self, s: Tensor, x: Tensor | None) -> Tensor:
-        # Users write for (n_sequences, state_size); a whole trajectory is one long batch to them.
-        batch = s.shape[:-1]
-        rows = s.reshape(-1, self.state_size)
-        s_next = self._step(rows, None if x is None else x.reshape(-1, x.shape[-1]))
-        if not isinstance(s_next, Tensor) or s_next.shape != rows.shape:
-            got = f"shape {tuple(s_next.shape)}" if isinstance(s_next, Tensor) else type(s_next).__name__
-            raise ValueError(
-                f"The 'step' parameter of FunctionCell must return the next state, a tensor of shape "
-                f"{tuple(rows.shape)} as `s` has. Got {got} instead."
-            )
-        return s_next.reshape(*batch, self.state_size)
-
-    def initial_state(self, n: int) -> Tensor:
-        if callable(self._start):
-            start = torch.as_tensor(self._start(n)).expand(n, self.state_size)
-        elif self._start is not None:
-            if self._start.ndim == 2 and len(self._start) not in (1, n):
-                raise ValueError(
-                    f"The 'initial_state' parameter of FunctionCell has {len(self._start)} rows, "
-                    f"but there are {n} sequences."
-                )
-            start = self._start.expand(n, self.state_size)
-        elif self.n_inputs is None:
-            generator = torch.Generator().manual_seed(0)
-            start = _DEFAULT_SPREAD * torch.randn(n, self.state_size, generator=generator, dtype=torch.float64)
-        else:
-            start = torch.zeros(n, self.state_size)
-        return start.to(self._like)
+    def _advance(self, s: Tensor, *inputs: Tensor | None) -> Any:
+        return self._step(s, *inputs)

@@ -11,7 +11,8 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from sklyap.cells import ElmanCell, FunctionCell, Linearization, RecurrentCell, StackedCell
+from sklyap.cells import ElmanCell, Linearization, RecurrentCell, StackedCell
+from sklyap.cells.rows import RowsCell
 from sklyap.exceptions import SklyapWarning
 from sklyap.lyapunov import lyapunov_spectrum
 from sklyap.testing.assertions import expect, pickled, saying
@@ -86,8 +87,8 @@ def check_cell(
 
 
 def _given_starts(cell: RecurrentCell) -> int | None:
-    """Return how many initial states a FunctionCell was given as rows: the number of sequences it runs with."""
-    return cell.n_starts if isinstance(cell, FunctionCell) and cell.n_starts > 1 else None
+    """Return how many initial states a cell was given as rows: the number of sequences it runs with."""
+    return cell.n_starts if cell.n_starts > 1 else None
 
 
 def _normal(*shape: int, like: torch.dtype) -> Tensor:
@@ -258,7 +259,8 @@ def _check_spectrum(cell: RecurrentCell, x: Tensor | int, rtol: float) -> None:
     with warnings.catch_warnings(), saying("lyapunov_spectrum must take the cell"):
         warnings.simplefilter("ignore", SklyapWarning)
         dtype = cell.initial_state(_given_starts(cell) or 1).dtype
-        result = lyapunov_spectrum(cell, x, warmup=0, qr_interval=1, dtype=dtype, device="cpu")
+        given, x = _with_own_noise(cell, x)
+        result = lyapunov_spectrum(cell, given, warmup=0, qr_interval=1, dtype=dtype, device="cpu")
     states = cell.trajectory(cell.initial_state(len(result.per_sequence)), x)
     J = cell.jacobian(states[:-1], None if isinstance(x, int) else x.transpose(0, 1))
     expected = float(torch.linalg.slogdet(J).logabsdet.mean())
@@ -267,6 +269,15 @@ def _check_spectrum(cell: RecurrentCell, x: Tensor | int, rtol: float) -> None:
     allowed = cell.state_size * (100 * rtol + 10 * torch.finfo(dtype).eps * result.condition)
     error = abs(float(result.exponents.sum()) - expected)
     expect(error <= allowed, f"the exponents must add up to the mean of ln|det J|, {expected:.6g}, off by {error:.1e}")
+
+
+def _with_own_noise(cell: RecurrentCell, x: Tensor | int) -> tuple[Tensor | int, Tensor | int]:
+    """Return what is given to a cell that draws noise itself, and that with its noise."""
+    if isinstance(x, int) or not isinstance(cell, RowsCell) or not cell.n_noise:
+        return x, x
+    given = x[..., : -cell.n_noise] if cell.n_inputs != cell.n_noise else x.shape[1]
+    noisy = cell.with_noise(given)
+    return given, torch.stack(list(noisy)).to(x)
 
 
 def _check_gradients(cell: RecurrentCell, x: Tensor | int, n: int) -> None:
