@@ -2,7 +2,8 @@
 
 A write goes to a temporary name in the same directory, is flushed to the disk and renamed, so that a
 reader finds the old file, the new file, or none. A read validates everything and raises
-:class:`~sklyap.exceptions.UntrustedFileError` naming the file; nothing in a file can run.
+:class:`~sklyap.exceptions.UntrustedFileError` naming the file; nothing in a file can run. Sizes are checked before
+anything is read: a file that claims, or is, more than its format allows costs neither time nor memory.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import hashlib
 import io
 import json
 import os
+import stat
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
+from typing import Any, BinaryIO
+from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
 import safetensors.torch
@@ -26,6 +28,7 @@ from safetensors import SafetensorError
 from sklyap.exceptions import UntrustedFileError
 
 __all__ = [
+    "Layout",
     "check_schema",
     "check_writable",
     "read_arrays",
@@ -40,8 +43,14 @@ __all__ = [
     "write_tensors",
 ]
 
+Layout = dict[str, tuple[str, tuple[int, ...]]]
+"""Names of tensors with their dtypes, as safetensors spells them ("F32", "I64", ...), and shapes."""
+
 _TEMPORARY = ".partial"
 _METADATA = "json"
+_MOST_JSON = 2**28
+_MOST_ARRAYS = 2**32
+_MOST_HEADER = 100_000_000  # what the safetensors format allows
 
 
 def sha256(content: bytes) -> str:
@@ -59,6 +68,9 @@ def write_bytes(path: Path, content: bytes) -> str:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except IsADirectoryError as error:
+        Path(temporary).unlink(missing_ok=True)
+        raise IsADirectoryError(error.errno, f"{path} is a directory, which no file replaces") from error
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -86,7 +98,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> str:
     return write_bytes(path, buffer.getvalue())
 
 
-def read_json(path: Path, schema: Any = None, *, directory: Path | None = None) -> Any:
+def read_json(path: Path, schema: Any = None, *, directory: Path | None = None, limit: int = _MOST_JSON) -> Any:
     """Return what a JSON file holds, checked against `schema`.
 
     Parameters
@@ -98,15 +110,17 @@ def read_json(path: Path, schema: Any = None, *, directory: Path | None = None) 
         ``float`` admits an int; a bool is neither.
     directory : Path, optional
         The directory that the file must lie in, symbolic links followed; by default its own.
+    limit : int
+        How many bytes it may have.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     UntrustedFileError
-        If it lies outside the directory, is not JSON, or does not follow the schema.
+        If it lies outside the directory, is too large, is not JSON, or does not follow the schema.
     """
-    content = _read_bytes(path, directory, None)
+    content = _read_bytes(path, directory, None, limit)
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -126,39 +140,75 @@ def read_tensors(path: Path, *, directory: Path | None = None, checksum: str | N
 
 
 def read_state(
-    path: Path, *, directory: Path | None = None, checksum: str | None = None
+    path: Path,
+    *,
+    directory: Path | None = None,
+    checksum: str | None = None,
+    check: Callable[[Layout, Any], None] | None = None,
 ) -> tuple[dict[str, torch.Tensor], Any]:
     """Return the named tensors of a safetensors file and the metadata written with them (None without).
 
-    `directory`, `checksum` and the exceptions are as in :func:`read_tensors`.
+    `directory`, `checksum` and the exceptions are as in :func:`read_tensors`. `check` is called with the layout that
+    the file states and its metadata, before any tensor is read: what it raises is passed on.
     """
-    content = _read_bytes(path, directory, checksum)
+    with _opened(path, directory) as file:
+        head, layout, metadata = _read_header(file, path)
+        if check is not None:
+            check(layout, metadata)
+        content = head + file.read()
+    _check_sum(content, path, checksum)
     try:
-        tensors = safetensors.torch.load(content)
-        # The library validates the header, a JSON object after 8 bytes of length, but does not return it.
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        metadata = header.get("__metadata__", {}).get(_METADATA, "null")
-        return tensors, json.loads(metadata)
+        return safetensors.torch.load(content), metadata
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UntrustedFileError(f"{path} is truncated or not a safetensors file: {error}") from error
 
 
-def read_arrays(path: Path, *, directory: Path | None = None, checksum: str | None = None) -> dict[str, np.ndarray]:
+def _read_header(file: BinaryIO, path: Path) -> tuple[bytes, Layout, Any]:
+    """Return the first bytes of a safetensors file, the layout that they state, and the metadata.
+
+    The header is a JSON object after 8 bytes that give its length. It is held against the size of the file, which
+    the format determines to the byte.
+    """
+    try:
+        size = os.fstat(file.fileno()).st_size
+        first = file.read(8)
+        length = int.from_bytes(first, "little")
+        if len(first) < 8 or length > min(size - 8, _MOST_HEADER):
+            raise ValueError(f"it states a header of {length} bytes and has {size} bytes in all")
+        head = first + file.read(length)
+        header = json.loads(head[8:])
+        metadata = json.loads(header.pop("__metadata__", {}).get(_METADATA, "null"))
+        layout = {name: (str(item["dtype"]), tuple(map(int, item["shape"]))) for name, item in header.items()}
+        end = max((int(item["data_offsets"][1]) for item in header.values()), default=0)
+        if size != 8 + length + end:
+            raise ValueError(f"its header asks for {8 + length + end} bytes and it has {size}")
+        return head, layout, metadata
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        raise UntrustedFileError(f"{path} is truncated or not a safetensors file: {error}") from error
+
+
+def read_arrays(
+    path: Path, *, directory: Path | None = None, checksum: str | None = None, limit: int = _MOST_ARRAYS
+) -> dict[str, np.ndarray]:
     """Return the named arrays of an npz file; pickled objects in it are refused.
 
-    `directory`, `checksum` and the exceptions are as in :func:`read_tensors`.
+    `directory`, `checksum`, `limit` and the exceptions are as in :func:`read_json` and :func:`read_tensors`.
     """
-    content = _read_bytes(path, directory, checksum)
+    content = _read_bytes(path, directory, checksum, limit)
     try:
+        with ZipFile(io.BytesIO(content)) as archive:
+            if any(item.compress_type != ZIP_STORED for item in archive.infolist()):
+                raise ValueError("it is compressed, as what is written here is not")
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("it holds a single array")
             arrays = {name: file[name] for name in file.files}
         # A member that is not npy (any other zip archive) comes back as raw bytes.
         if not all(isinstance(array, np.ndarray) for array in arrays.values()):
             raise ValueError("it holds something else than arrays")
         return arrays
-    except (ValueError, BadZipFile, OSError, EOFError, KeyError, AttributeError) as error:
+    except (
+        ValueError, BadZipFile, OSError, EOFError, KeyError, AttributeError, NotImplementedError, MemoryError,
+        SyntaxError, TypeError, RuntimeError, OverflowError,
+    ) as error:  # fmt: skip
         raise UntrustedFileError(f"{path} is truncated or not an npz file of arrays: {error}") from error
 
 
@@ -186,24 +236,47 @@ def remove_stale_temporaries(directory: Path, *, older_than: float = 3600.0) -> 
             continue
 
 
-def _read_bytes(path: Path, directory: Path | None, checksum: str | None) -> bytes:
+def _read_bytes(path: Path, directory: Path | None, checksum: str | None, limit: int) -> bytes:
+    with _opened(path, directory) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise UntrustedFileError(f"{path} has {size:,} bytes, more than the {limit:,} that such a file may have.")
+        content = file.read(limit + 1)  # it may have grown
+    _check_sum(content, path, checksum)
+    return content
+
+
+def _opened(path: Path, directory: Path | None) -> BinaryIO:
+    """Open a regular file that lies in `directory`; a fifo or a device is not waited for."""
     path = Path(path)
     home = path.parent if directory is None else Path(directory)
-    if path.is_symlink() or path.exists():
+    try:
+        link = stat.S_ISLNK(os.lstat(path).st_mode)
+    except NotADirectoryError as error:
+        raise UntrustedFileError(f"{path.parent} is not a directory.") from error
+    target = path
+    if link or path.parent != home:
         try:
-            resolved = path.resolve(strict=True)
+            target = path.resolve(strict=True)
         except (OSError, RuntimeError) as error:
             raise UntrustedFileError(f"{path} is a broken symbolic link: {error}") from error
-        if not resolved.is_relative_to(home.resolve()):
-            raise UntrustedFileError(f"{path} leads out of {home}, to {resolved}; it is not read.")
-        if not resolved.is_file():
-            raise UntrustedFileError(f"{path} is not a regular file.")
-    content = path.read_bytes()
+        if not target.is_relative_to(home.resolve()):
+            raise UntrustedFileError(f"{path} leads out of {home}, to {target}; it is not read.")
+    if not stat.S_ISREG(os.lstat(target).st_mode):
+        raise UntrustedFileError(f"{path} is not a regular file.")
+    descriptor = os.open(target, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    file = os.fdopen(descriptor, "rb")
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        file.close()
+        raise UntrustedFileError(f"{path} is not a regular file.")
+    return file
+
+
+def _check_sum(content: bytes, path: Path, checksum: str | None) -> None:
     if checksum is not None and sha256(content) != checksum:
         raise UntrustedFileError(
             f"{path} is not the file that was recorded: expected SHA-256 {checksum}, got {sha256(content)}."
         )
-    return content
 
 
 def check_schema(value: Any, schema: Any, path: Path, where: str) -> None:
