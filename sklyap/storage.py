@@ -241,7 +241,7 @@ def _read_bytes(path: Path, directory: Path | None, checksum: str | None, limit:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
             raise UntrustedFileError(f"{path} has {size:,} bytes, more than the {limit:,} that such a file may have.")
-        content = file.read(limit + 1)  # it may have grown
+        content = file.read(size)
     _check_sum(content, path, checksum)
     return content
 

@@ -50,7 +50,7 @@ EXTRA = {
     "spectrum": {"tqdm"},
     "alignment": {"tqdm"},
     "statistics": {"pandas"},
-    "population": {"distributed"},
+    "population": {"distributed", "filelock"},
     "search": {"optuna"},
 }
 ONLY_IN_FUNCTIONS = {"matplotlib", "jinja2", "pytest", "distributed", "optuna"}

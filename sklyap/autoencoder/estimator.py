@@ -21,7 +21,7 @@ from sklyap.autoencoder.module import Autoencoders, BestWeights, Objective, Spec
 from sklyap.autoencoder.scaling import LossScaler, SpectrumScaler
 from sklyap.autoencoder.settings import as_tuple, check_settings
 from sklyap.networks.training import batch_loader
-from sklyap.runtime import isolated_rng, one_thread
+from sklyap.runtime import isolated_rng, one_thread, trainable
 from sklyap.validation import check_exponents, resolve_device, seed_from
 
 __all__ = ["SpectrumAutoencoder"]
@@ -180,6 +180,7 @@ class SpectrumAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Reg
         self.random_state = random_state
         self.verbose = verbose
 
+    @trainable()
     def fit(self, X: ArrayLike, y: ArrayLike) -> SpectrumAutoencoder:
         """Train on spectra and losses.
 
@@ -369,7 +370,7 @@ class SpectrumAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Reg
         super().__setstate__({name: value for name, value in state.items() if name != "net_"})
         if saved is not None:
             cpu = torch.device("cpu")
-            with isolated_rng(cpu, 0):
+            with trainable(), isolated_rng(cpu, 0):
                 net = self._new_net(saved["architecture"], cpu, callbacks=[])
             net.module_.load_state_dict({name: torch.as_tensor(array) for name, array in saved["weights"].items()})
             net.history.extend({**row, "batches": []} for row in saved["history"])

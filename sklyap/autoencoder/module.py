@@ -22,8 +22,8 @@ class _Linear(nn.Module):
 
     def __init__(self, n: int, n_inputs: int, n_outputs: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(n, n_inputs, n_outputs) / math.sqrt(n_inputs))
-        self.bias = nn.Parameter(torch.zeros(n, 1, n_outputs))
+        self.weight = nn.Parameter(torch.randn(n, n_inputs, n_outputs, dtype=torch.float32) / math.sqrt(n_inputs))
+        self.bias = nn.Parameter(torch.zeros(n, 1, n_outputs, dtype=torch.float32))
 
     def forward(self, x: Tensor) -> Tensor:  # (n, batch, n_inputs) -> (n, batch, n_outputs)
         return torch.baddbmm(self.bias, x, self.weight)

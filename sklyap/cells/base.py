@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sklyap.runtime import pushforward
+
 __all__ = ["DenseLinearization", "JvpLinearization", "Linearization", "RecurrentCell"]
 
 
@@ -145,7 +147,7 @@ def _jvp_columns(function: Callable[[Tensor], Tensor], point: Tensor, columns: T
     """Return the derivative of `function` at `point` (*batch, n) times `columns` (*batch, n, k)."""
 
     def along(column: Tensor) -> Tensor:
-        return torch.func.jvp(function, (point,), (column,))[1]
+        return pushforward(function, (point,), (column,))
 
     # Along the first axis, as vmap misplaces at the last one what does not depend on the point.
     return torch.func.vmap(along, in_dims=-1, out_dims=0)(columns).movedim(0, -1)

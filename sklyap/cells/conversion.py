@@ -17,6 +17,7 @@ from sklyap.cells.gru import GRUCell
 from sklyap.cells.lstm import LSTMCell
 from sklyap.cells.projected_lstm import ProjectedLSTMCell
 from sklyap.cells.stacked import StackedCell
+from sklyap.runtime import undrawn
 
 __all__ = ["as_recurrent_cell", "find_layer", "module_of"]
 
@@ -204,7 +205,7 @@ def _cell_of(layer: Any, *, alone: bool) -> RecurrentCell:
     cells: list[RecurrentCell] = []
     for suffix in suffixes:
         n_inputs = cells[-1].output_size if cells else layer.input_size
-        with torch.random.fork_rng(devices=[]):
+        with undrawn():
             cell = kind(n_inputs, layer.hidden_size, bias=bool(layer.bias), **options)
         cell.to(getattr(layer, f"weight_ih{suffix}"))
         with torch.no_grad():

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from sklyap.cells.base import RecurrentCell
+from sklyap.runtime import kept_rng
 
 __all__ = ["LayerInput"]
 
@@ -106,9 +107,9 @@ class LayerInput:
             calls.append(_Call.of(layer, args, kwargs, output))
 
         handle = self.layer.register_forward_hook(record, with_kwargs=True)
-        cuda = sorted({p.device for p in self.module.parameters() if p.is_cuda}, key=str)
+        cuda = any(p.is_cuda for p in self.module.parameters())
         try:
-            with torch.random.fork_rng(devices=cuda), torch.no_grad():
+            with kept_rng("cuda" if cuda else "cpu"), torch.no_grad():
                 self.module(given)
         except Exception as error:
             # Once the layer has run over all steps, a head may fail, say on a number of steps it is not made for.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sklyap.cells import RecurrentCell, StackedCell
 from sklyap.orthonormalize import random_bases
-from sklyap.runtime import flushed_denormals
+from sklyap.runtime import flushed_denormals, pushforward
 from sklyap.tangent import Factors, qr_iteration, tangent_size
 from sklyap.validation import check_int
 
@@ -298,7 +298,7 @@ class ParameterMap:
     def push(self, change: dict[str, Tensor]) -> Tensor:
         """Return ``(∂f/∂θ) change`` (n_sequences, L, state_size), what a change of parameters does to each step."""
         tangents = {f"cell.{name}": value for name, value in change.items()}
-        return torch.func.jvp(self._run, (self._parameters,), (tangents,))[1]
+        return pushforward(self._run, (self._parameters,), (tangents,))
 
 
 class _Step(nn.Module):

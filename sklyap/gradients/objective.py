@@ -21,6 +21,7 @@ from sklyap.cells.drive import Drive, check_finite
 from sklyap.cells.encoder import LayerInput
 from sklyap.exceptions import DivergedError
 from sklyap.gradients.replay import Replay, cast_inputs, name_in_layer
+from sklyap.runtime import kept_rng
 
 __all__ = ["Loss", "Objective"]
 
@@ -152,7 +153,7 @@ class Objective:
         if self._time_first:
             given = given.transpose(0, 1)
         try:
-            with torch.random.fork_rng(devices=_cuda_devices(self._device)):
+            with kept_rng(self._device):
                 outputs = self._forward(given)
         except (ValueError, TypeError):
             raise
@@ -410,7 +411,3 @@ def _matched(outputs: Any, targets: Tensor) -> Tensor:
             "over one class is zero. Pass torch.nn.BCEWithLogitsLoss() or real-valued targets."
         )
     return targets
-
-
-def _cuda_devices(device: torch.device) -> list[torch.device]:
-    return [device] if device.type == "cuda" else []

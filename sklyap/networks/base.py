@@ -28,7 +28,7 @@ from sklyap.networks.training import (
     check_net_params,
     derived_seed,
 )
-from sklyap.runtime import isolated_rng
+from sklyap.runtime import isolated_rng, trainable
 from sklyap.validation import resolve_device
 
 __all__ = ["RecurrentEstimator"]
@@ -141,6 +141,7 @@ class RecurrentEstimator(StateMixin, BaseEstimator):
 
     # Training
 
+    @trainable()
     def _train(self, X, y, X_val=None, y_val=None, *, fresh, epochs=None, classes=None):
         check_parameters(self)
         X, y = self._check_data(X, y, fresh=fresh)
@@ -216,7 +217,7 @@ class RecurrentEstimator(StateMixin, BaseEstimator):
 
     def _new_net(self, options: dict[str, Any], drive: Tensor | None = None) -> SequenceNet:
         """Return an initialized net; with `drive`, training data, its recurrent weights follow `init`."""
-        with isolated_rng(torch.device(options["device"]), derived_seed(self.seed_, 0)):
+        with trainable(), isolated_rng(torch.device(options["device"]), derived_seed(self.seed_, 0)):
             net = SequenceNet(**options).initialize()
             if drive is not None:
                 some = drive[:: math.ceil(len(drive) / 8)].to(net.device)

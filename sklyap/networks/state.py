@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from sklyap.networks.checks import check_parameters
+from sklyap.networks.layout import check_finite, check_layout, check_tensors, parameter_names
 from sklyap.validation import check_int
 
 __all__ = ["StateMixin", "plain"]
@@ -67,22 +69,54 @@ class StateMixin:
         self.__dict__.pop("net_", None)
         who = type(self).__name__
         try:
-            if attributes["estimator"] != who:
-                raise ValueError(f"it is that of a {attributes['estimator']!s:.50}")
-            self._restore_sizes(attributes)
-            for name, value in plain(self._architecture()).items():
-                if attributes["architecture"][name] != value:
-                    raise ValueError(f"it has {name}={attributes['architecture'][name]!r}, and not {value!r}")
+            self._restore_architecture(attributes)
             history = [{**row, "batches": []} for row in attributes["history"]]
             net = self._new_net(self._net_options())
+            check_tensors(tensors, net.network)
             net.network.load_state_dict(tensors)
-        except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
-            # Torch's messages have several lines, and a KeyError's is the key alone.
-            reason = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-            raise ValueError(f"The state is not one that this {who} can take: {reason.rstrip('. ')}.") from error
+        except (KeyError, TypeError, AttributeError, RuntimeError, ValueError, OverflowError) as error:
+            raise _not_its_state(who, error) from error
         net.history.extend(history)
         self.net_ = net
         return self
+
+    def check_layout(self: Any, layout: Mapping[str, tuple[str, tuple[int, ...]]], attributes: Any) -> None:
+        """Raise ValueError unless tensors of such dtypes and shapes are those of a network with `attributes`.
+
+        Nothing is allocated, so that a file can be judged by its header.
+
+        Parameters
+        ----------
+        layout : dict of str to (str, tuple of int)
+            Dtypes, as safetensors spells them, and shapes.
+        attributes : dict
+            From `export_state`.
+        """
+        twin = copy.copy(self)
+        try:
+            twin._restore_architecture(attributes)
+            check_layout(layout, twin._architecture())
+        except (KeyError, TypeError, AttributeError, RuntimeError, ValueError, OverflowError) as error:
+            raise _not_its_state(type(self).__name__, error) from error
+
+    def check_weights(self: Any, tensors: Mapping[str, Tensor], attributes: Any) -> None:
+        """Raise ValueError unless the tensors, of a layout that was checked, are finite."""
+        twin = copy.copy(self)
+        try:
+            twin._restore_architecture(attributes)
+            names = parameter_names(twin._architecture())
+            check_finite(tensors, [n for n, t in tensors.items() if t.is_floating_point()] if names is None else names)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise _not_its_state(type(self).__name__, error) from error
+
+    def _restore_architecture(self: Any, attributes: Mapping[str, Any]) -> None:
+        """Take over the sizes that only data tell, and check that the rest is as this estimator has it."""
+        if attributes["estimator"] != type(self).__name__:
+            raise ValueError(f"it is that of a {attributes['estimator']!s:.50}")
+        self._restore_sizes(attributes)
+        for name, value in plain(self._architecture()).items():
+            if attributes["architecture"][name] != value:
+                raise ValueError(f"it has {name}={attributes['architecture'][name]!r}, and not {value!r}")
 
     def _restore_sizes(self: Any, attributes: Mapping[str, Any]) -> None:
         self.seed_ = check_int(attributes["seed"], "seed", low=0)
@@ -93,6 +127,12 @@ class StateMixin:
         n_features = None if self.input_type == "tokens" else self._n_columns or self.n_inputs_
         self._set_features(n_features, attributes["feature_names"])
         self._restore_targets(attributes["targets"])
+
+
+def _not_its_state(who: str, error: Exception) -> ValueError:
+    # Torch's messages have several lines, and a KeyError's is the key alone.
+    reason = f"it has no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+    return ValueError(f"The state is not one that this {who} can take: {reason.rstrip('. ')}.")
 
 
 def plain(value: Any) -> Any:

@@ -91,9 +91,16 @@ class NetworkPopulation(Sequence):
         estimator = _restore_estimator(call, storage) if estimator is None else clone(estimator)
         origin = Origin(manifest["name"], estimator)
         records, name = [], identity(call)
-        for index, params in enumerate(call["networks"]):
+        networks = call["networks"]
+        for index in storage.indices():
+            if index >= len(networks):
+                continue
+            params = networks[index]
             try:
-                record = replace(storage.read(name, index), params=params)
+                record = storage.read(name, index)
+                if record.params != recall(params):
+                    raise UntrustedFileError(f"it has other hyperparameters than {storage.manifest} has for it.")
+                record = replace(record, params=params)
             except FileNotFoundError:
                 continue
             except UntrustedFileError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,12 +18,14 @@ from torch import Tensor
 
 from sklyap import storage
 from sklyap.exceptions import UntrustedFileError
+from sklyap.population.claims import Claim, ForeignDirectoryError, file_lock
 from sklyap.population.description import describe, recall
 
 __all__ = ["NetworkRecord", "Origin", "PopulationDirectory", "Snapshot", "copies", "epoch_key"]
 
 State = tuple[dict[str, Tensor], dict[str, Any]]
 _FORMAT = 1
+_MOST_RECORD = 2**26  # bytes: a history of some hundred thousand epochs
 _OPTIONAL_FLOAT = (float, type(None))
 _RECORD = {
     "call": str,
@@ -94,15 +97,25 @@ class Snapshot:
     path: Path | None = None
     checksum: str | None = None
 
-    def load(self) -> State:
-        """Return the tensors and attributes of the network, read from the disk unless they are in memory."""
+    def load(self, estimator: Any = None) -> State:
+        """Return the tensors and attributes of the network, read from the disk unless they are in memory.
+
+        What a file states is held against the architecture of `estimator` before its tensors are read.
+        """
         if self.state is not None:
             return self.state
         assert self.path is not None
-        tensors, attributes = storage.read_state(self.path, checksum=self.checksum)
-        if not isinstance(attributes, dict):
-            raise UntrustedFileError(f"{self.path} is a safetensors file, but not of a trained network.")
-        return tensors, attributes
+
+        def check(layout: storage.Layout, attributes: Any) -> None:
+            if not isinstance(attributes, dict):
+                raise UntrustedFileError(f"{self.path} is a safetensors file, but not of a trained network.")
+            if estimator is not None and hasattr(estimator, "check_layout"):
+                estimator.check_layout(layout, attributes)
+
+        try:
+            return storage.read_state(self.path, checksum=self.checksum, check=check)
+        except FileNotFoundError as error:
+            raise UntrustedFileError(f"{self.path} is missing, though a record names it.") from error
 
 
 @dataclass(frozen=True)
@@ -151,12 +164,15 @@ class NetworkRecord:
     def network(self, epoch: Any = "last") -> BaseEstimator:
         """Return the network as it was at `epoch`: a fitted estimator with its own copy of the weights."""
         snapshot = self.snapshots[epoch_key(epoch)]
-        tensors, attributes = snapshot.load()
+        estimator = self.estimator()
         try:
+            tensors, attributes = snapshot.load(estimator)
             # Seconds are not part of the state, which is the same whenever a network is trained.
             rows = zip(attributes["history"], self.history.get("dur", ()), strict=False)
             history = [{**row, "dur": float(seconds)} for row, seconds in rows]
-            network = self.estimator().restore_state(tensors, {**attributes, "history": history})
+            network = estimator.restore_state(tensors, {**attributes, "history": history})
+        except UntrustedFileError:
+            raise
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             if snapshot.path is None:
                 raise
@@ -167,6 +183,25 @@ class NetworkRecord:
             if getattr(snapshot, name) is not None
         }
         return network
+
+    def verify(self) -> None:
+        """Raise UntrustedFileError unless every snapshot holds finite weights of the network's architecture."""
+        if not self.snapshots:
+            return
+        estimator = self.estimator()
+        checked: set[Path | None] = set()
+        for snapshot in self.snapshots.values():
+            if snapshot.path in checked:
+                continue
+            checked.add(snapshot.path)
+            try:
+                tensors, attributes = snapshot.load(estimator)
+                if self.reason is None and hasattr(estimator, "check_weights"):
+                    estimator.check_weights(tensors, attributes)
+            except UntrustedFileError:
+                raise
+            except (KeyError, TypeError, ValueError) as error:
+                raise UntrustedFileError(f"{snapshot.path} does not hold the network of its record: {error}") from error
 
     def loss(self, epoch: Any = "last") -> float:
         """Return the validation loss at `epoch` (the training loss where there was no validation)."""
@@ -199,22 +234,54 @@ class PopulationDirectory:
     def __init__(self, path: str | Path) -> None:
         if not isinstance(path, str | PathLike):
             raise TypeError(f"The 'directory' parameter must be a path. Got {path!r} instead.")
+        if not str(path):
+            raise ValueError("The 'directory' parameter must be a path. Got an empty string instead.")
         self.path = Path(path)
         self.networks = self.path / "networks"
         self.manifest = self.path / "population.json"
         self.mark = self.path / "call.json"
 
-    def open(self, call: str, manifest: Mapping[str, Any], *, anew: bool) -> None:
-        """Prepare the directory for the networks of `call`; `anew` removes those of another."""
+    def claim(self, call: str, *, wait: bool) -> Claim:
+        """Return a claim on the directory, which no two processes hold at once.
+
+        Where another holds it for the same call, the claim waits for that one's end if `wait` is set.
+
+        Raises
+        ------
+        OSError
+            If the directory can't be written to, or is in use for another call.
+        """
         storage.check_writable(self.networks)
-        if anew:
-            for pattern in ("[0-9]*.json", "[0-9]*-epoch-*.safetensors"):
-                for path in self.networks.glob(pattern):
-                    path.unlink()
-        storage.write_json(self.manifest, {"format": _FORMAT, **manifest})
-        storage.write_json(self.mark, {"call": call})
-        storage.remove_stale_temporaries(self.path)
-        storage.remove_stale_temporaries(self.networks)
+        return Claim(self.path, lambda: wait and self.belongs_to(call))
+
+    def open(self, call: str, manifest: Mapping[str, Any], *, anew: bool) -> None:
+        """Prepare the directory, which has been claimed, for the networks of `call`; `anew` removes those of another.
+
+        Who writes for another call from now on is refused.
+        """
+        with file_lock(self.path, "write.lock"):
+            if anew:
+                for pattern in ("[0-9]*.json", "[0-9]*-epoch-*.safetensors"):
+                    for path in self.networks.glob(pattern):
+                        path.unlink()
+            storage.write_json(self.manifest, {"format": _FORMAT, **manifest})
+            storage.write_json(self.mark, {"call": call})
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Remove what killed writers left; whoever holds the claim may call it while nobody writes."""
+        for directory in (self.path, self.networks):
+            storage.remove_stale_temporaries(directory, older_than=0.0)
+
+    def indices(self) -> list[int]:
+        """Return the numbers of the networks that have a record, in order."""
+        try:
+            names = [entry.name for entry in os.scandir(self.networks)]
+        except FileNotFoundError:
+            return []
+        except NotADirectoryError as error:
+            raise UntrustedFileError(f"{self.networks} must be the folder of the networks. It is a file.") from error
+        return sorted(int(name[:-5]) for name in names if re.fullmatch(r"\d{5,}\.json", name))
 
     def read_manifest(self) -> dict[str, Any]:
         """Return the description of the population's call."""
@@ -238,15 +305,35 @@ class PopulationDirectory:
         except (OSError, UntrustedFileError):
             return False
 
+    def _belongs_to_another(self, call: str) -> bool:
+        try:
+            return storage.read_json(self.mark, {"call": str})["call"] != call
+        except (OSError, UntrustedFileError):
+            return False
+
     def write(self, call: str, record: NetworkRecord) -> NetworkRecord:
         """Write a network and return its record with files in place of the weights."""
         try:
             return self._write(call, record)
+        except ForeignDirectoryError:
+            raise
         except OSError as error:  # a full disk, which Python does not name
             message = f"network {record.index} could not be written to {self.networks} ({error.strerror})"
+            if not self.networks.is_dir():
+                raise OSError(error.errno, f"{message}; it was removed while networks were trained") from error
             raise OSError(error.errno, f"{message}; the finished ones are kept, call again to go on") from error
 
     def _write(self, call: str, record: NetworkRecord) -> NetworkRecord:
+        # Under a lock, so that the directory can't be opened for another call between the look at its mark and the
+        # last file.
+        with file_lock(self.path, "write.lock"):
+            if self._belongs_to_another(call):
+                raise ForeignDirectoryError(
+                    f"network {record.index} was not written: {self.path} has been taken over by another call"
+                )
+            return self._write_files(call, record)
+
+    def _write_files(self, call: str, record: NetworkRecord) -> NetworkRecord:
         snapshots: dict[str, Snapshot] = {}
         written: dict[int, Snapshot] = {}  # the last epoch may go by its number and as "last": one file
         for key, snapshot in record.snapshots.items():
@@ -269,7 +356,7 @@ class PopulationDirectory:
         storage.write_json(self._record_path(record.index), {**content, "sha256": _seal(content)})
         return replace(record, snapshots=snapshots)
 
-    def read(self, call: str, index: int, *, verify: bool = False) -> NetworkRecord:
+    def read(self, call: str, index: int) -> NetworkRecord:
         """Return the record of a network.
 
         Raises
@@ -277,11 +364,10 @@ class PopulationDirectory:
         FileNotFoundError
             If the network is not there.
         UntrustedFileError
-            If one of its files is not what this class writes for `call`; the weights are looked at only
-            when `verify` is set.
+            If the record is not what this class writes for `call`; the weights are not looked at.
         """
         path = self._record_path(index)
-        content = storage.read_json(path, _RECORD, directory=self.networks)
+        content = storage.read_json(path, _RECORD, directory=self.networks, limit=_MOST_RECORD)
         seal = content.pop("sha256", None)
         if content["call"] != call or content["index"] != index:
             raise UntrustedFileError(f"{path} is the record of another network or population.")
@@ -289,11 +375,8 @@ class PopulationDirectory:
         if content["reason"] is None and "last" not in snapshots:
             raise UntrustedFileError(f"{path} has no snapshot of the end of training.")
         history = _columns(content["history"], path)
-        if seal is not None and seal != _seal(content):
-            raise UntrustedFileError(f"{path} was changed: its content does not have the SHA-256 that it names.")
-        if verify:
-            for snapshot in snapshots.values():
-                _verify(snapshot)
+        if seal != _seal(content):
+            raise UntrustedFileError(f"{path} was changed: its content does not have the SHA-256 that it should name.")
         return NetworkRecord(
             index=index,
             params=recall(content["params"]),
@@ -303,6 +386,22 @@ class PopulationDirectory:
             snapshots=snapshots,
             reason=content["reason"],
         )
+
+    def take(self, task: Any) -> NetworkRecord:
+        """Return the record of the network that `task` describes, its weights checked.
+
+        Raises
+        ------
+        FileNotFoundError, UntrustedFileError
+            As :meth:`read`; also if a file of weights is missing or does not hold such a network.
+        """
+        record = self.read(task.call, task.index)
+        path = self._record_path(task.index)
+        if record.seed != task.seed or describe(record.params) != describe(recall(describe(task.params))):
+            raise UntrustedFileError(f"{path} has another seed or other hyperparameters than this network.")
+        record = replace(record, params=task.params, origin=Origin("", task.estimator))
+        record.verify()
+        return record
 
     def _record_path(self, index: int) -> Path:
         return self.networks / f"{index:05d}.json"
@@ -331,13 +430,6 @@ def _describe_snapshot(snapshot: Snapshot) -> dict[str, Any]:
         "file": snapshot.path.name,
         "sha256": snapshot.checksum,
     }
-
-
-def _verify(snapshot: Snapshot) -> None:
-    try:
-        snapshot.load()
-    except FileNotFoundError as error:
-        raise UntrustedFileError(f"{snapshot.path} is missing, though a record names it.") from error
 
 
 def _columns(history: dict[str, Any], path: Path) -> dict[str, np.ndarray]:

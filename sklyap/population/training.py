@@ -19,6 +19,7 @@ from sklyap.population.parallel import run_all
 from sklyap.population.plan import CALLER, Plan, make_plan
 from sklyap.population.records import NetworkRecord, Origin, PopulationDirectory
 from sklyap.population.worker import Task
+from sklyap.validation import check_choice, check_int
 
 __all__ = ["train_population"]
 
@@ -92,7 +93,8 @@ def train_population(
         the last epoch, X and y of different length, or a `directory` that belongs to another call, in
         which case the message says what differs.
     OSError
-        If `directory` can't be written to.
+        If `directory` can't be written to, or another call trains a population there at this moment. The same call
+        waits for the other's end instead, and takes over what it has trained.
 
     Warns
     -----
@@ -115,6 +117,7 @@ def train_population(
     >>> population.best_losses.shape, population.networks(epoch=1)
     ((4,), <4 trained networks, epoch 1>)
     """
+    _check_options(resume, verbose, name)
     storage = None if directory is None else PopulationDirectory(directory)
     begun = storage.read_manifest() if storage is not None and resume and storage.manifest.exists() else None
     plan = make_plan(
@@ -129,12 +132,23 @@ def train_population(
     )
     call = plan.describe()
     run = _Run(plan, call, storage, name or ("population" if storage is None else storage.path.resolve().name))
-    if storage is not None:
-        if begun:
-            _check_same_call(storage, begun["call"], call)
+    if storage is None:
+        return run.train(n_jobs, verbose)
+    with storage.claim(run.call, wait=resume):
+        if resume and storage.manifest.exists():  # read again, as another call may have begun in the meantime
+            _check_same_call(storage, storage.read_manifest()["call"], call)
         storage.open(run.call, {"name": run.origin.name, "call": call}, anew=not resume)
         run.take_finished()
-    return run.train(n_jobs, verbose)
+        population = run.train(n_jobs, verbose)
+        storage.tidy()
+        return population
+
+
+def _check_options(resume: Any, verbose: Any, name: Any) -> None:
+    check_choice(resume, "resume", [True, False], caller=CALLER)
+    check_int(int(verbose) if isinstance(verbose, bool) else verbose, "verbose", low=0, caller=CALLER)
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"The 'name' parameter of {CALLER} must be a string. Got {name!r} instead.")
 
 
 class _Run:
@@ -156,15 +170,14 @@ class _Run:
     def take_finished(self) -> None:
         """Take over the networks that the directory holds, and name the files that can't be trusted."""
         assert self.storage is not None
+        there = set(self.storage.indices())
         for task in self.tasks:
-            try:
-                record = self.storage.read(self.call, task.index, verify=True)
-            except FileNotFoundError:
+            if task.index not in there:
                 continue
+            try:
+                self._add(self.storage.take(task))
             except UntrustedFileError as error:
                 warnings.warn(f"Network {task.index} is trained again: {error}", FailedNetworkWarning, stacklevel=4)
-                continue
-            self._add(replace(record, params=task.params))
 
     def train(self, n_jobs: int | None, verbose: int) -> NetworkPopulation:
         """Train the networks that are missing and return the population."""

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from dataclasses import dataclass
 from typing import Any
 
 from sklearn.base import BaseEstimator, clone
 
+from sklyap.population.claims import ForeignDirectoryError
 from sklyap.population.records import NetworkRecord, PopulationDirectory, copies
 from sklyap.population.snapshots import SnapshotCallback, history_columns
-from sklyap.runtime import one_thread
+from sklyap.runtime import kept_rng, one_thread, watch_parent
 
 __all__ = ["Task", "fail", "run_task"]
-
-# torch's random generator belongs to the process: two networks trained in two threads would share it.
-_ONE_AT_A_TIME = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -53,6 +50,7 @@ def run_task(task: Task, X: Any, y: Any, X_val: Any, y_val: Any) -> NetworkRecor
         Its snapshots hold files where they were written, weights otherwise. A network that raised an
         exception has its `reason`.
     """
+    watch_parent()
     directory = None
     if task.directory is not None:
         directory = PopulationDirectory(task.directory)
@@ -61,12 +59,18 @@ def run_task(task: Task, X: Any, y: Any, X_val: Any, y_val: Any) -> NetworkRecor
     if directory is not None:
         # A scheduler that lost a worker runs its tasks again, the finished ones too.
         try:
-            return directory.read(task.call, task.index, verify=True)
+            return directory.take(task)
         except (OSError, ValueError):
             pass
-    with _ONE_AT_A_TIME, one_thread():
+    # The callbacks of a network may draw from torch's generator, which belongs to the process.
+    with kept_rng(), one_thread():
         record = _train(task, X, y, X_val, y_val)
-    return record if directory is None else directory.write(task.call, record)
+    if directory is None:
+        return record
+    try:
+        return directory.write(task.call, record)
+    except ForeignDirectoryError:  # the caller, who holds the claim, is to say so
+        return record
 
 
 def fail(task: Task, reason: str) -> NetworkRecord:

@@ -35,7 +35,7 @@ def test_population_in_a_directory_is_the_same(population, stored):
 
 def test_directory_holds_no_pickle_and_no_temporary(stored):
     names = [path.name for path in stored[0].rglob("*") if path.is_file()]
-    assert all(name.endswith((".json", ".safetensors")) and not name.startswith(".") for name in names)
+    assert all(name.endswith((".json", ".safetensors", ".lock")) and not name.startswith(".") for name in names)
     assert sum(name.endswith(".safetensors") for name in names) == 6 * len(EPOCHS)
 
 
