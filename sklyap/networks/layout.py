@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sklyap.networks.modules import RecurrentNetwork
 from sklyap.runtime import kept_rng
 
-__all__ = ["check_finite", "check_layout", "check_tensors", "parameter_names"]
+__all__ = ["check_finite", "check_layout", "check_tensors", "layout_of", "parameter_names"]
 
 Layout = Mapping[str, tuple[str, tuple[int, ...]]]
 
@@ -31,12 +31,12 @@ def check_layout(layout: Layout, architecture: Mapping[str, Any]) -> None:
     """
     network = _skeleton(architecture)
     if network is not None:
-        _compare(layout, _layout_of(network.state_dict()))
+        _compare(layout, layout_of(network.state_dict()))
 
 
 def check_tensors(tensors: Mapping[str, Tensor], network: nn.Module) -> None:
     """Raise ValueError unless `tensors` are finite weights with the names, dtypes and shapes of those of `network`."""
-    _compare(_layout_of(tensors), _layout_of(network.state_dict()))
+    _compare(layout_of(tensors), layout_of(network.state_dict()))
     check_finite(tensors, [name for name, _ in network.named_parameters()])
 
 
@@ -53,7 +53,8 @@ def parameter_names(architecture: Mapping[str, Any]) -> list[str] | None:
     return None if network is None else [name for name, _ in network.named_parameters()]
 
 
-def _layout_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, tuple[int, ...]]]:
+def layout_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return the dtype and the shape of each tensor."""
     return {name: (_DTYPES.get(t.dtype, str(t.dtype)), tuple(t.shape)) for name, t in tensors.items()}
 
 

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from sklyap.networks.checks import check_parameters
-from sklyap.networks.layout import check_finite, check_layout, check_tensors, parameter_names
+from sklyap.networks.layout import check_finite, check_layout, check_tensors, layout_of, parameter_names
 from sklyap.validation import check_int
 
 __all__ = ["StateMixin", "plain"]
@@ -70,6 +70,7 @@ class StateMixin:
         who = type(self).__name__
         try:
             self._restore_architecture(attributes)
+            check_layout(layout_of(tensors), self._architecture())  # before memory is allocated
             history = [{**row, "batches": []} for row in attributes["history"]]
             net = self._new_net(self._net_options())
             check_tensors(tensors, net.network)
