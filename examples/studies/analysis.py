@@ -1,0 +1,207 @@
+"""What the studies share: from a population and its snapshots to tables and figures.
+
+Every study asks the same of its networks, epoch by epoch: which statistics of the spectrum go with the loss that the
+network ends with, when in training that can first be seen, how well predictors do out of fold as a regression and as a
+classification, and how good and bad networks lie in the latent plane.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from scipy.stats import false_discovery_control
+from sklearn.metrics import roc_auc_score
+
+from sklyap import (
+    LyapunovSpectrumTransformer,
+    NetworkPopulation,
+    SpectrumAutoencoder,
+    compare_loss_predictors,
+    spectrum_loss_correlation,
+    train_population,
+)
+from sklyap.displays import LatentDisplay
+from sklyap.exceptions import SklyapWarning
+
+SIZES = ("smoke", "laptop", "paper")
+SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is trained on what: an estimator, what varies, data, and the sequences that drive the spectra."""
+
+    estimator: Any
+    distributions: dict[str, Any]
+    train: tuple[np.ndarray, np.ndarray]
+    valid: tuple[np.ndarray, np.ndarray]
+    probes: np.ndarray
+    n_networks: int
+    epochs: tuple[int, ...]  # snapshots at which spectra are read, beside the last
+
+
+def run(doc: str, name: str, load: Callable[[argparse.Namespace], Task], arguments: Sequence[str] | None = None):
+    """Train the population of a study and analyse it; the tables are returned, printed and written."""
+    options = parse(doc, name, arguments)
+    task = load(options)
+    start = time.perf_counter()
+    population = train_population(
+        task.estimator,
+        task.distributions,
+        *task.train,
+        n_networks=task.n_networks,
+        validation=task.valid,
+        snapshot_epochs=(*task.epochs, "last"),
+        directory=options.output / "population",
+        n_jobs=options.jobs,
+        random_state=0,
+    )
+    print(f"{name} ({options.size}): {len(population)} networks trained in {time.perf_counter() - start:.0f} s")
+    return analyse(population, task.probes, (*task.epochs, "last"), options)
+
+
+def parse(doc: str, name: str, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Return the options that every study has."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="laptop", help="seconds, minutes on two cores, or the thesis'")
+    parser.add_argument("--data", type=Path, help="the file or folder with the data, see the module's text")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--output", type=Path, help=f"results/{name}/SIZE by default")
+    options = parser.parse_args(arguments)
+    options.output = options.output or Path("results") / name / options.size
+    options.output.mkdir(parents=True, exist_ok=True)
+    return options
+
+
+def analyse(
+    population: NetworkPopulation, probes: Any, epochs: Sequence[Any], options: argparse.Namespace
+) -> dict[str, pd.DataFrame]:
+    """Return, print and write the tables of a population; draw its figures."""
+    warnings.simplefilter("ignore", SklyapWarning)  # annihilated directions, statistics that are the same for all
+    losses = population.best_losses
+    print(f"best losses {losses.min():.4g} to {losses.max():.4g}, {len(population.failures)} networks failed")
+    transformer = LyapunovSpectrumTransformer(
+        probes,
+        n_exponents=64,
+        align="interpolate",
+        memory=str(options.output / "spectra"),
+        n_jobs=options.jobs,
+        on_error="warn",
+    )
+    start = time.perf_counter()
+    spectra = {epoch: transformer.fit_transform(population.networks(epoch)) for epoch in epochs}
+    print(f"spectra at {len(epochs)} epochs in {time.perf_counter() - start:.0f} s")
+    tables = {
+        "correlations": correlations(spectra, losses),
+        "prediction": prediction(population, transformer, epochs, options.jobs),
+    }
+    tables["emergence"] = emergence(tables["correlations"])
+    draw_correlations(tables["correlations"], options.output / "correlations.png")
+    draw_latent(spectra, losses, options.output / "latent.png")
+    for title, table in tables.items():
+        table.to_csv(options.output / f"{title}.csv")
+    report(tables)
+    print(f"\nTables and figures are in {options.output}; run again to go on from there.")
+    return tables
+
+
+def usable(spectra: np.ndarray, losses: np.ndarray) -> np.ndarray:
+    """Return which networks have a spectrum and a finite loss."""
+    return np.isfinite(spectra).all(1) & np.isfinite(losses)
+
+
+def correlations(spectra: dict[Any, np.ndarray], losses: np.ndarray) -> pd.DataFrame:
+    """Return the rank correlation of every statistic with the best loss; p corrected over all rows of the study."""
+    rows = []
+    for epoch, values in spectra.items():
+        kept = usable(values, losses)
+        table = spectrum_loss_correlation(values[kept], losses[kept], random_state=0)
+        rows.append(table.assign(epoch=epoch, n=int(kept.sum())).set_index("epoch", append=True))
+    table = pd.concat(rows)
+    known = table["p"].notna()
+    table.loc[known, "p_corrected"] = false_discovery_control(table.loc[known, "p"])
+    return table
+
+
+def emergence(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the first epoch from which on a statistic's corrected p stays below 0.05."""
+    epochs = list(dict.fromkeys(table.index.get_level_values("epoch")))
+    significant = (table["p_corrected"] < SIGNIFICANT).unstack("epoch")[epochs]
+    stays = significant.iloc[:, ::-1].cummin(axis=1).iloc[:, ::-1]
+    first = [next((epoch for epoch in epochs if row[epoch]), None) for _, row in stays.iterrows()]
+    r = table["r"].unstack("epoch")[epochs]
+    return pd.DataFrame({"from epoch": first, "r at the first": r[epochs[0]], "r at the last": r[epochs[-1]]})
+
+
+def prediction(
+    population: NetworkPopulation, transformer: LyapunovSpectrumTransformer, epochs: Sequence[Any], n_jobs: int
+) -> pd.DataFrame:
+    """Return, out of fold at each epoch, R² and Spearman's ρ of the log loss, and the AUC for "above the median"."""
+    rows = []
+    for epoch in epochs[:-1]:
+        table, guesses = compare_loss_predictors(
+            population, None, transformer=transformer, epoch=epoch, cv=min(10, len(population) // 2),
+            return_predictions=True, random_state=0, n_jobs=n_jobs,
+        )  # fmt: skip
+        bad = guesses["target"] > guesses["target"].median()
+        auc = {name: roc_auc_score(bad, guesses[name]) for name in table.index}
+        rows.append(table.assign(auc=pd.Series(auc), epoch=epoch).set_index("epoch", append=True))
+    return pd.concat(rows)
+
+
+def draw_correlations(table: pd.DataFrame, path: Path) -> None:
+    """Draw the statistics' correlations with the loss through training."""
+    epochs = list(dict.fromkeys(table.index.get_level_values("epoch")))
+    r = table["r"].unstack("epoch")[epochs]
+    r = r.loc[r.abs().max(axis=1).sort_values().index]
+    figure, ax = plt.subplots(figsize=(5, 0.25 * len(r) + 1), layout="constrained")
+    image = ax.imshow(r, vmin=-1, vmax=1, cmap="RdBu_r", aspect="auto")
+    ax.set_xticks(range(len(epochs)), epochs)
+    ax.set_yticks(range(len(r)), r.index)
+    ax.set_xlabel("epoch at which the spectrum is read")
+    figure.colorbar(image, label="Spearman's ρ with the best loss")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def draw_latent(spectra: dict[Any, np.ndarray], losses: np.ndarray, path: Path) -> None:
+    """Draw good and bad networks in the latent plane of networks that the autoencoder has not seen."""
+    epochs = list(spectra)
+    figure, axes = plt.subplots(1, len(epochs), figsize=(3.6 * len(epochs), 3.6), layout="constrained", squeeze=False)
+    for ax, epoch in zip(axes[0], epochs, strict=True):
+        kept = usable(spectra[epoch], losses)
+        values, y = spectra[epoch][kept], losses[kept]
+        train = np.arange(len(y)) % 5 < 3  # networks are in random order
+        model = SpectrumAutoencoder(random_state=0).fit(values[train], y[train])
+        LatentDisplay(model.transform(values[~train])[:, :2], y[~train]).plot(ax)
+        ax.set_title(f"epoch {epoch}, held out")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def report(tables: dict[str, pd.DataFrame]) -> None:
+    """Print what the tables say."""
+    with pd.option_context("display.width", 200, "display.max_rows", 200, "display.float_format", "{:.3f}".format):
+        print("\nRank correlation of the strongest statistics with the best loss, [95 % interval], p corrected over "
+              "all statistics and epochs")  # fmt: skip
+        for epoch, table in tables["correlations"].groupby("epoch", sort=False):
+            print(f"epoch {epoch}")
+            for (name, _), row in table.head(5).iterrows():
+                print(f"  {name:24s} {row.r:+.2f} [{row.low:+.2f}, {row.high:+.2f}]  p = {row.p_corrected:.2g}")
+        print("\nFrom which epoch on each statistic's correlation is significant")
+        print(tables["emergence"].to_string())
+        print("\nOut of fold: R² and Spearman's ρ of the log of the best loss, AUC for a loss above the median")
+        shown = tables["prediction"][["r2", "r2_low", "r2_high", "spearman", "auc"]]
+        print(shown.unstack("epoch").swaplevel(axis=1).sort_index(axis=1, level=0, sort_remaining=False).to_string())
