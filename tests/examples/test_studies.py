@@ -29,6 +29,12 @@ def test_population_study(study, tmp_path):
         assert (tmp_path / name).stat().st_size > 0
 
 
+def test_alignment(tmp_path):
+    assert "multiples of chance" in run("alignment", tmp_path)
+    table = pd.read_csv(tmp_path / "alignment.csv")
+    assert len(table) == 4 and (table["low"] <= table["times"]).all() and (table["times"] <= table["high"]).all()
+
+
 def test_fragility(tmp_path):
     assert "significantly more (+)" in run("fragility", tmp_path)
     table = pd.read_csv(tmp_path / "fragility.csv")
