@@ -1,8 +1,8 @@
 """Do Lyapunov directions turn towards the gradient as a network learns? In the setting in which it was claimed.
 
-Elman networks of 128 units on sequential MNIST, row by row, analysed before training and after each of five epochs. For
-every prefix of t = 2 … 28 rows (after one row no recurrent weight has acted), the columns of Q after step t are compared
-with the left singular vectors of the gradient ∂L_t/∂V of the recurrent weights: the first and the last five of both. All
+Elman networks of 128 units on sequential MNIST, row by row, analysed before training and after each of five epochs.
+For every prefix of t = 2 … 28 rows (after one row no recurrent weight has acted), the columns of Q after step t are
+compared with the left singular vectors of the gradient ∂L_t/∂V of the recurrent weights: the first and the last five of both. All
 epochs start from the same state and the same basis. Which directions are compared is fixed beforehand. Alignment is
 |cos| with what a change of V along a singular pair does to the state, in multiples of the mean for a random direction.
 

@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,19 @@ def run(doc: str, name: str, load: Callable[[argparse.Namespace], Task], argumen
         n_jobs=options.jobs,
         random_state=0,
     )
-    print(f"{name} ({options.size}): {len(population)} networks trained in {time.perf_counter() - start:.0f} s")
-    return analyse(population, task.probes, (*task.epochs, "last"), options)
+    print(f"{name} ({options.size}): {len(population)} networks trained in {time.perf_counter() - start:.0f} s, "
+          f"{len(population.failures)} failed")  # fmt: skip
+    transformer = spectra_of(task.probes, options, n_exponents=64, align="interpolate")
+    networks = {epoch: population.networks(epoch) for epoch in (*task.epochs, "last")}
+    predicted = partial(prediction, population, transformer, task.epochs, options.jobs)
+    return analyse(networks, population.best_losses, transformer, predicted, options)
+
+
+def spectra_of(probes: Any, options: argparse.Namespace, **settings: Any) -> LyapunovSpectrumTransformer:
+    """Return what computes the spectra of a study; networks that cannot be analysed are left out with a warning."""
+    return LyapunovSpectrumTransformer(
+        probes, memory=str(options.output / "spectra"), n_jobs=options.jobs, on_error="warn", **settings
+    )
 
 
 def parse(doc: str, name: str, arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -86,27 +98,19 @@ def parse(doc: str, name: str, arguments: Sequence[str] | None) -> argparse.Name
 
 
 def analyse(
-    population: NetworkPopulation, probes: Any, epochs: Sequence[Any], options: argparse.Namespace
+    networks: dict[Any, Sequence[Any]],
+    losses: np.ndarray,
+    transformer: LyapunovSpectrumTransformer,
+    predicted: Callable[[], pd.DataFrame],
+    options: argparse.Namespace,
 ) -> dict[str, pd.DataFrame]:
-    """Return, print and write the tables of a population; draw its figures."""
+    """Return, print and write the tables of networks at several epochs; draw the figures."""
     warnings.simplefilter("ignore", SklyapWarning)  # annihilated directions, statistics that are the same for all
-    losses = population.best_losses
-    print(f"best losses {losses.min():.4g} to {losses.max():.4g}, {len(population.failures)} networks failed")
-    transformer = LyapunovSpectrumTransformer(
-        probes,
-        n_exponents=64,
-        align="interpolate",
-        memory=str(options.output / "spectra"),
-        n_jobs=options.jobs,
-        on_error="warn",
-    )
+    print(f"best losses {np.nanmin(losses):.4g} to {np.nanmax(losses):.4g}")
     start = time.perf_counter()
-    spectra = {epoch: transformer.fit_transform(population.networks(epoch)) for epoch in epochs}
-    print(f"spectra at {len(epochs)} epochs in {time.perf_counter() - start:.0f} s")
-    tables = {
-        "correlations": correlations(spectra, losses),
-        "prediction": prediction(population, transformer, epochs, options.jobs),
-    }
+    spectra = {epoch: transformer.fit_transform(some) for epoch, some in networks.items()}
+    print(f"spectra at {len(networks)} epochs in {time.perf_counter() - start:.0f} s")
+    tables = {"correlations": correlations(spectra, losses), "prediction": predicted()}
     tables["emergence"] = emergence(tables["correlations"])
     draw_correlations(tables["correlations"], options.output / "correlations.png")
     draw_latent(spectra, losses, options.output / "latent.png")
@@ -150,15 +154,20 @@ def prediction(
 ) -> pd.DataFrame:
     """Return, out of fold at each epoch, R² and Spearman's ρ of the log loss, and the AUC for "above the median"."""
     rows = []
-    for epoch in epochs[:-1]:
+    for epoch in epochs:
         table, guesses = compare_loss_predictors(
             population, None, transformer=transformer, epoch=epoch, cv=min(10, len(population) // 2),
             return_predictions=True, random_state=0, n_jobs=n_jobs,
         )  # fmt: skip
-        bad = guesses["target"] > guesses["target"].median()
-        auc = {name: roc_auc_score(bad, guesses[name]) for name in table.index}
-        rows.append(table.assign(auc=pd.Series(auc), epoch=epoch).set_index("epoch", append=True))
+        auc = auc_of_bad(guesses["target"], {name: guesses[name] for name in table.index})
+        rows.append(table.assign(auc=auc, epoch=epoch).set_index("epoch", append=True))
     return pd.concat(rows)
+
+
+def auc_of_bad(losses: Any, guesses: dict[str, Any]) -> pd.Series:
+    """Return how well each prediction tells losses above the median from those below: the area under the ROC curve."""
+    bad = np.asarray(losses) > np.median(losses)
+    return pd.Series({name: roc_auc_score(bad, guess) for name, guess in guesses.items()})
 
 
 def draw_correlations(table: pd.DataFrame, path: Path) -> None:
