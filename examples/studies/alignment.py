@@ -2,9 +2,10 @@
 
 Elman networks of 128 units on sequential MNIST, row by row, analysed before training and after each of five epochs.
 For every prefix of t = 2 … 28 rows (after one row no recurrent weight has acted), the columns of Q after step t are
-compared with the left singular vectors of the gradient ∂L_t/∂V of the recurrent weights: the first and the last five of both. All
-epochs start from the same state and the same basis. Which directions are compared is fixed beforehand. Alignment is
-|cos| with what a change of V along a singular pair does to the state, in multiples of the mean for a random direction.
+compared with the left singular vectors of the gradient ∂L_t/∂V of the recurrent weights: the first and the last five
+of both. All epochs start from the same state and the same basis. Which directions are compared is fixed beforehand.
+Alignment is |cos| with what a change of V along a singular pair does to the state, in multiples of the mean for a
+random direction.
 
     python examples/studies/alignment.py --size paper --data mnist/
     python examples/studies/alignment.py --size laptop --data mnist/     # fewer seeds

@@ -1,4 +1,4 @@
-"""The studies run at their smallest size, offline, and twice with the same tables."""
+"""The studies run at their smallest size, offline, and their tables hold together."""
 
 import subprocess
 import sys
