@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 __all__ = [
     "float32_by_default",
     "flushed_denormals",
+    "is_unwarned",
     "isolated_rng",
     "kept_rng",
     "lent_turn",
@@ -29,6 +30,7 @@ __all__ = [
     "seed_generators",
     "trainable",
     "undrawn",
+    "unwarned",
     "watch_parent",
 ]
 
@@ -239,6 +241,28 @@ def float32_by_default() -> Iterator[None]:
         return
     with _Float32():
         yield
+
+
+_quiet = threading.local()
+
+
+@contextmanager
+def unwarned() -> Iterator[None]:
+    """Issue no warnings about single results in this thread: who computes many sums them up.
+
+    ``warnings.catch_warnings`` is no way to do so, as it changes and restores the filters of the whole process.
+    """
+    before = is_unwarned()
+    _quiet.on = True
+    try:
+        yield
+    finally:
+        _quiet.on = before
+
+
+def is_unwarned() -> bool:
+    """Tell whether warnings about single results are wanted by nobody in this thread."""
+    return getattr(_quiet, "on", False)
 
 
 _watched = False

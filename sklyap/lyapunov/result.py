@@ -11,6 +11,7 @@ import numpy as np
 
 from sklyap.exceptions import ConvergenceWarning, DegenerateSpectrumWarning, PrecisionWarning
 from sklyap.lyapunov.growth import GrowthRecord, standard_error
+from sklyap.runtime import is_unwarned
 from sklyap.validation import check_choice
 
 __all__ = ["LyapunovResult", "summarise", "warn_about"]
@@ -170,6 +171,8 @@ def _verdict(exponents: np.ndarray, standard_error: np.ndarray, n_degenerate: in
 
 def warn_about(result: LyapunovResult, *, explicit: bool, budget: float) -> None:
     """Warn of what the verdict of a result says; `explicit` if its QR interval was asked for."""
+    if is_unwarned():
+        return
     if not result.converged:
         warnings.warn(result.status, ConvergenceWarning, stacklevel=3)
     if result.n_degenerate:

@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
 from sklyap.exceptions import FailedNetworkWarning
-from sklyap.runtime import one_thread
+from sklyap.runtime import lent_turn, one_thread, watch_parent
 from sklyap.validation import check_choice, check_networks
 
 __all__ = ["Failure", "NetworkTransformer", "attempt"]
@@ -214,7 +214,8 @@ class NetworkTransformer(TransformerMixin, BaseEstimator, ABC):
         jobs = (joblib.delayed(function)(group) for group in groups)
         parallel = joblib.Parallel(n_jobs=getattr(self, "n_jobs", None), return_as="generator" if verbose else "list")
         results: dict[int, Any] = {}
-        with tqdm(total=total, desc=type(self).__name__, unit="network", disable=not verbose) as bar:
+        bar = tqdm(total=total, desc=type(self).__name__, unit="network", disable=not verbose)
+        with bar, lent_turn():  # a callback of a training may be what waits here for threads
             for done in parallel(jobs):
                 results.update(done)
                 bar.update(len(done))
@@ -233,5 +234,6 @@ class NetworkTransformer(TransformerMixin, BaseEstimator, ABC):
 
 def _each(function: Callable[[Any], Any], on_error: str, group: dict[int, Any]) -> dict[int, Any]:
     """Call `function` on each network of a group: what a worker does."""
+    watch_parent()
     with one_thread():
         return {index: attempt(function, network, index=index, on_error=on_error) for index, network in group.items()}

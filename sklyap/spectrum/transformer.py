@@ -9,20 +9,20 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-import joblib
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted, check_memory
+from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
 from sklyap.cells import RecurrentCell, as_recurrent_cell
 from sklyap.cells.drive import Drive
-from sklyap.exceptions import DegenerateSpectrumWarning, PrecisionWarning
+from sklyap.exceptions import DegenerateSpectrumWarning, PrecisionWarning, SklyapWarning
 from sklyap.lyapunov import LyapunovResult, lyapunov_spectrum
 from sklyap.networks.transformer import Failure, NetworkTransformer, attempt
+from sklyap.spectrum.cache import SpectrumCache
 from sklyap.spectrum.fingerprint import structure
-from sklyap.spectrum.worker import Task, spectra_of
+from sklyap.spectrum.worker import Spectrum, Task, spectra_of
 from sklyap.tangent import check_settings, spread_budget, tangent_size
 from sklyap.validation import check_choice, check_dtype, check_int, resolve_device, seed_from
 
@@ -56,12 +56,12 @@ class LyapunovSpectrumTransformer(NetworkTransformer):
         Base of the logarithm: "e" for nats, 2 for bits per step.
     batch_size : int, optional
         How many sequences to carry at once, a bound on memory.
-    memory : joblib.Memory or str, optional
+    memory : str, path-like or joblib.Memory, optional
         Cache of spectra. An entry depends on the network's weights, the sequences and the settings, not
         on the object, process or device, so no spectrum is computed twice across folds, grids and runs.
         Classes and step functions of your own count with their code and what it refers to; what has no hash is not
         cached.
-        joblib unpickles what it finds there: name a directory that only you write to.
+        Spectra are npz files with a checksum; one that was damaged or swapped is computed again, with a warning.
     n_jobs : int, optional
         How many networks to analyse at once, each on one thread; through joblib, so that
         ``joblib.parallel_config`` moves the work elsewhere. On a GPU, networks of one shape go in batches.
@@ -256,24 +256,22 @@ class LyapunovSpectrumTransformer(NetworkTransformer):
         """Compute the spectra of cells with their drives; set `results_`."""
         settings = self._settings()
         prepared = self._attempts(partial(_checked_settings, settings), prepared)
-        done = self._run(prepared, settings, check_memory(self.memory))
+        done = self._run(prepared, settings)
         results = [task if isinstance(task, Failure) else done[i] for i, task in enumerate(prepared)]
         self.results_ = [None if isinstance(result, Failure) else result for result in results]
         rows = self._stacked([result if isinstance(result, Failure) else self._row(result) for result in results])
         self._warn()
         return rows
 
-    def _run(
-        self, prepared: list[Task | Failure], settings: dict[str, Any], memory: joblib.Memory
-    ) -> dict[int, LyapunovResult | Failure]:
+    def _run(self, prepared: list[Task | Failure], settings: dict[str, Any]) -> dict[int, LyapunovResult | Failure]:
         """Compute all spectra, with a bar where one is wanted: over the steps, if there is one network only."""
         todo = {i: task for i, task in enumerate(prepared) if not isinstance(task, Failure)}
-        compute = partial(spectra_of, memory=memory, on_error=self._on_error)
+        compute = partial(spectra_of, cache=SpectrumCache(self.memory, type(self).__name__), on_error=self._on_error)
         if self.verbose and len(todo) == len(prepared) == 1:
             with tqdm(total=sum(todo[0][1].lengths), desc="spectrum", unit="step") as bar:
-                return compute(todo, settings=settings | {"progress": bar.update})
+                return _results(compute(todo, settings=settings | {"progress": bar.update}))
         groups = [{i: todo[i] for i in group} for group in self._groups(todo)]
-        return self._map_groups(partial(compute, settings=settings), groups, len(todo))
+        return _results(self._map_groups(partial(compute, settings=settings), groups, len(todo)))
 
     def _groups(self, todo: dict[int, Task]) -> list[list[int]]:
         """Return the indices of networks to analyse together: one by one, but on a GPU by structure."""
@@ -356,3 +354,10 @@ def _checked_settings(settings: dict[str, Any], task: Task) -> Task:
     names = ("n_exponents", "qr_interval", "orthonormalizer", "state")
     check_settings(task[0], *(settings[name] for name in names))
     return task
+
+
+def _results(done: dict[int, Spectrum]) -> dict[int, LyapunovResult | Failure]:
+    """Return what was computed, and warn of files of the cache."""
+    for complaint in dict.fromkeys(text for spectrum in done.values() for text in spectrum.complaints):
+        warnings.warn(complaint, SklyapWarning, stacklevel=5)
+    return {i: spectrum.result for i, spectrum in done.items()}

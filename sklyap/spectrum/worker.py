@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from types import FunctionType
 from typing import Any
 
-import joblib
 import torch
 
 from sklyap.cells import RecurrentCell
 from sklyap.cells.drive import Drive
-from sklyap.exceptions import DivergedError, SklyapWarning
+from sklyap.exceptions import DivergedError, UntrustedFileError
 from sklyap.lyapunov import LyapunovResult, lyapunov_spectrum
 from sklyap.lyapunov.ensemble import ensemble_spectra
 from sklyap.networks.transformer import Failure, attempt
-from sklyap.runtime import one_thread
+from sklyap.runtime import one_thread, unwarned, watch_parent
+from sklyap.spectrum.cache import FIELDS, SpectrumCache
 from sklyap.spectrum.fingerprint import fingerprint
 
-__all__ = ["Task", "spectra_of"]
+__all__ = ["Spectrum", "Task", "spectra_of"]
 
 Task = tuple[RecurrentCell, Drive]
 
 
 def spectra_of(
-    todo: dict[int, Task], *, settings: dict[str, Any], memory: joblib.Memory, on_error: str
-) -> dict[int, LyapunovResult | Failure]:
+    todo: dict[int, Task], *, settings: dict[str, Any], cache: SpectrumCache, on_error: str
+) -> dict[int, Spectrum]:
     """Compute the spectra of a group of networks; where one fails, say why or raise.
 
     Parameters
@@ -38,34 +37,73 @@ def spectra_of(
         The cells are converted in place.
     settings : dict
         Keyword arguments of :func:`~sklyap.lyapunov_spectrum`.
-    memory : joblib.Memory
+    cache : SpectrumCache
     on_error : {"raise", "warn"}
     """
-    # joblib notes once for each function object, in the first cache it meets, whose results it keeps; without the
-    # note, other processes compute again. So each group brings an object of its own.
-    cached = memory.cache(FunctionType(_call.__code__, globals(), _call.__name__), ignore=["compute"])
-    keys = {i: _key(*task, settings) for i, task in todo.items()}
-    results: dict[int, LyapunovResult | Failure] = {}
-    with one_thread(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", SklyapWarning)
-        computations = {i: partial(lyapunov_spectrum, *task, **settings) for i, task in todo.items()}
-        if len(todo) > 1:
-            missing = [i for i, key in keys.items() if key is None or not cached.check_call_in_cache(key, None)]
-            together = _together([todo[i] for i in missing], settings)
-            computations |= {i: partial(_the, result) for i, result in zip(missing, together, strict=True) if result}
-        for i, compute in computations.items():
-            call = compute if keys[i] is None else partial(cached, keys[i], compute)
-            results[i] = attempt(call, index=i, on_error=on_error)
-    return results
+    watch_parent()
+    with one_thread(), unwarned():
+        found = {i: _Found.of(cache, _key(*task, settings), *task) for i, task in todo.items()}
+        missing = [i for i, entry in found.items() if entry.result is None]
+        done = dict(zip(missing, _together([todo[i] for i in missing], settings), strict=True))
+        spectra = {}
+        for i, entry in found.items():
+            compute = partial(_computed, *todo[i], settings, done.get(i))
+            spectra[i] = _spectrum(entry, partial(attempt, compute, index=i, on_error=on_error), cache)
+    return spectra
 
 
-def _call(key: str, compute: Callable[[], LyapunovResult]) -> LyapunovResult:
-    """Compute what `key` stands for."""
-    return compute()
+@dataclass(frozen=True)
+class Spectrum:
+    """What became of one network.
+
+    Attributes
+    ----------
+    result : LyapunovResult or Failure
+    complaints : tuple of str
+        What is to be said of its file in the cache.
+    """
+
+    result: LyapunovResult | Failure
+    complaints: tuple[str, ...] = ()
 
 
-def _the(result: LyapunovResult) -> LyapunovResult:
-    return result
+@dataclass(frozen=True)
+class _Found:
+    """What the cache has for one network: its key, None where it has no hash; the result; and what is wrong with it."""
+
+    key: str | None
+    result: LyapunovResult | None = None
+    complaint: str | None = None
+
+    @classmethod
+    def of(cls, cache: SpectrumCache, key: str | None, cell: RecurrentCell, drive: Drive) -> _Found:
+        if key is None or cache.folder is None:
+            return cls(None)
+        numbers = cell.state_size * (drive.n_sequences + 4)
+        try:
+            return cls(key, cache.get(key, limit=2**20 + 64 * 8 * numbers))
+        except (UntrustedFileError, OSError) as error:
+            return cls(key, None, f"A spectrum is computed again: {error}")
+
+
+def _spectrum(entry: _Found, compute: Callable[[], LyapunovResult | Failure], cache: SpectrumCache) -> Spectrum:
+    """Return the spectrum that was found, or compute and keep it."""
+    if entry.result is not None:
+        return Spectrum(entry.result)
+    complaints = [] if entry.complaint is None else [entry.complaint]
+    result = compute()
+    if entry.key is not None and isinstance(result, LyapunovResult):
+        try:
+            cache.put(entry.key, result)
+        except OSError as error:
+            complaints.append(f"A spectrum could not be kept in {cache.folder}: {error}")
+    return Spectrum(result, tuple(complaints))
+
+
+def _computed(
+    cell: RecurrentCell, drive: Drive, settings: dict[str, Any], done: LyapunovResult | None
+) -> LyapunovResult:
+    return lyapunov_spectrum(cell, drive, **settings) if done is None else done
 
 
 def _together(tasks: list[Task], settings: dict[str, Any]) -> list[LyapunovResult | None]:
@@ -87,4 +125,4 @@ def _key(cell: RecurrentCell, drive: Drive, settings: dict[str, Any]) -> str | N
     inputs = None if drive.inputs is None else [x.cpu().numpy() for x in drive.inputs]
     starts = None if drive.starts is None else drive.starts.cpu().numpy()
     what = {name: str(value) for name, value in settings.items() if name not in ("device", "batch_size", "progress")}
-    return fingerprint(cell, version("sklyap"), inputs, starts, drive.lengths, what)
+    return fingerprint(cell, version("sklyap"), FIELDS, inputs, starts, drive.lengths, what)

@@ -181,7 +181,7 @@ class TestTransformer:
         assert in_batches == [2, 3]
         np.testing.assert_array_equal(every[:2], some)
         np.testing.assert_array_equal(transformer.fit_transform(networks), every)
-        assert in_batches == [2, 3] and len(list(tmp_path.rglob("output.pkl"))) == 5
+        assert in_batches == [2, 3] and len(list(tmp_path.rglob("*.npz"))) == 5
 
     def test_jobs_and_a_bar_change_nothing(self, sequences, in_batches, capfd):
         networks = [torch.nn.GRU(3, size) for size in (4, 5, 4, 5, 4)]

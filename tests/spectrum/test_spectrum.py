@@ -96,7 +96,7 @@ def test_a_single_network_shows_its_steps(networks, sequences, capsys):
 
 class TestMemory:
     def count(self, location):
-        return len(list(location.rglob("output.pkl")))
+        return len(list(location.rglob("*.npz")))
 
     def test_hits_across_deep_copies_clones_jobs_and_settings_that_do_not_matter(self, networks, sequences, tmp_path):
         transformer = LyapunovSpectrumTransformer(sequences, memory=str(tmp_path))
@@ -110,10 +110,10 @@ class TestMemory:
     def test_the_second_cache_of_a_process_serves_others_too(self, networks, sequences, tmp_path):
         for name in ("first", "second"):
             LyapunovSpectrumTransformer(sequences, memory=str(tmp_path / name)).fit_transform(networks)
-        written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("output.pkl")}
+        written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")}
         again = LyapunovSpectrumTransformer(sequences, memory=str(tmp_path / "second"), n_jobs=2)
         again.fit_transform(networks)
-        assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("output.pkl")} == written
+        assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")} == written
 
     def test_a_bar_over_steps_is_no_other_spectrum(self, networks, sequences, tmp_path):
         for verbose in (0, 1):
