@@ -6,7 +6,7 @@ from sklyap.cells import FunctionCell, RecurrentCell, as_recurrent_cell
 from sklyap.comparison import compare_loss_predictors
 from sklyap.covariant import covariant_lyapunov_vectors
 from sklyap.gradients import gradient_from_qr, loss_gradient
-from sklyap.lyapunov import LyapunovResult, lyapunov_spectrum
+from sklyap.lyapunov import LyapunovResult, finite_time_exponents, lyapunov_spectrum
 from sklyap.networks import NetworkTransformer, RNNClassifier, RNNRegressor
 from sklyap.population import HistoryFeatures, NetworkPopulation, train_population
 from sklyap.sensitivity import input_sensitivity
@@ -29,6 +29,7 @@ __all__ = [
     "as_recurrent_cell",
     "compare_loss_predictors",
     "covariant_lyapunov_vectors",
+    "finite_time_exponents",
     "gradient_from_qr",
     "input_sensitivity",
     "loss_gradient",

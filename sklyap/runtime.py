@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 __all__ = [
@@ -202,10 +202,15 @@ class _Undrawn(TorchFunctionMode):
     _draws = (
         Tensor.uniform_, Tensor.normal_, Tensor.random_, Tensor.bernoulli_, Tensor.exponential_, Tensor.cauchy_,
         Tensor.log_normal_, Tensor.geometric_,
+        # These of nn.init are intercepted as a whole, and call the above where no mode sees it.
+        nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_,
     )  # fmt: skip
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return args[0] if func in self._draws else func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func in self._draws:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def undrawn() -> Any:

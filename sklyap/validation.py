@@ -124,7 +124,12 @@ def resolve_device(device: Any) -> torch.device:
 
 
 def check_sequences(
-    sequences: Any, *, n_inputs: int | None = None, name: str = "sequences", caller: str | None = None
+    sequences: Any,
+    *,
+    n_inputs: int | None = None,
+    name: str = "sequences",
+    caller: str | None = None,
+    detach: bool = True,
 ) -> torch.Tensor:
     """Return sequences as a finite floating tensor (n_sequences, n_steps, n_inputs).
 
@@ -136,6 +141,8 @@ def check_sequences(
         The width that is expected.
     name, caller : str
         Used in the error message.
+    detach : bool, default=True
+        Whether to leave the graph that a tensor comes from.
 
     Returns
     -------
@@ -150,7 +157,7 @@ def check_sequences(
     """
     owner = _owner(name, caller)
     if isinstance(sequences, torch.Tensor):
-        tensor = sequences.detach()
+        tensor = sequences.detach() if detach else sequences
     else:
         try:
             array = np.asarray(sequences)

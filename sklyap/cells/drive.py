@@ -33,8 +33,11 @@ class Drive:
     lengths: list[int]
 
     @classmethod
-    def of(cls, cell: RecurrentCell, sequences: Any) -> Drive:
-        """Validate `sequences` and run them through the encoder of the cell, if it has one."""
+    def of(cls, cell: RecurrentCell, sequences: Any, *, attached: bool = False) -> Drive:
+        """Validate `sequences` and run them through the encoder of the cell, if it has one.
+
+        With `attached`, inputs stay in the graph that they come from.
+        """
         if isinstance(sequences, Drive):
             return sequences
         if isinstance(cell, RowsCell) and cell.n_noise:
@@ -59,7 +62,7 @@ class Drive:
             if cell.encoder is not None and isinstance(sequences, list | tuple) and len(x) != len(part):
                 # Items of a list are sequences, also for a network that takes time first.
                 x, start = cell.encoder(check_finite(part).transpose(0, 1))
-            x = check_sequences(x, n_inputs=cell.n_inputs)
+            x = check_sequences(x, n_inputs=cell.n_inputs, detach=not attached)
             inputs.extend(x)
             starts.extend([] if start is None else start)
         return cls(inputs, torch.stack(starts) if starts else None, [len(x) for x in inputs])

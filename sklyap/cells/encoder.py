@@ -28,10 +28,13 @@ class LayerInput:
         The network, in evaluation mode.
     layer : torch.nn.RNNBase, torch.nn.RNNCellBase or RecurrentCell
         Its recurrent layer.
+    differentiable : bool
+        Whether what it returns is attached to the network's weights.
     """
 
     module: nn.Module
     layer: nn.Module
+    differentiable: bool = False
 
     def __call__(self, sequences: Any) -> tuple[Tensor, Tensor | None]:
         """Return what drives the layer when the network is given `sequences`, and where it starts.
@@ -108,8 +111,9 @@ class LayerInput:
 
         handle = self.layer.register_forward_hook(record, with_kwargs=True)
         cuda = any(p.is_cuda for p in self.module.parameters())
+        attached = self.differentiable and torch.is_grad_enabled()
         try:
-            with kept_rng("cuda" if cuda else "cpu"), torch.no_grad():
+            with kept_rng("cuda" if cuda else "cpu"), torch.set_grad_enabled(attached):
                 self.module(given)
         except Exception as error:
             # Once the layer has run over all steps, a head may fail, say on a number of steps it is not made for.

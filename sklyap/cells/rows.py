@@ -83,7 +83,7 @@ class RowsCell(RecurrentCell):
         N = self.state_size
         owner = f"The 'initial_state' parameter of {type(self).__name__} must"
         try:
-            rows = start.detach() if isinstance(start, Tensor) else torch.as_tensor(np.asarray(start))
+            rows = start if isinstance(start, Tensor) else torch.as_tensor(np.asarray(start))
         except (TypeError, ValueError) as error:
             raise TypeError(f"{owner} be an array of numbers of shape ({N},) or (n, {N}). Got {start!r}.") from error
         if rows.is_complex():

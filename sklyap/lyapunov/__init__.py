@@ -1,5 +1,6 @@
 """Lyapunov spectra of recurrent networks along given sequences: the functional core."""
 
+from sklyap.lyapunov.differentiable import finite_time_exponents
 from sklyap.lyapunov.ensemble import EnsembleCell, ensemble_spectra
 from sklyap.lyapunov.growth import GrowthRecord, standard_error, time_bins
 from sklyap.lyapunov.result import LyapunovResult
@@ -10,6 +11,7 @@ __all__ = [
     "GrowthRecord",
     "LyapunovResult",
     "ensemble_spectra",
+    "finite_time_exponents",
     "lyapunov_spectrum",
     "standard_error",
     "time_bins",
