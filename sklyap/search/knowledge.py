@@ -1,0 +1,123 @@
+"""What is known of networks while they are trained: hyperparameters, losses so far, spectra; as features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+__all__ = ["FEATURES", "Board", "Knowledge", "log_loss"]
+
+FEATURES = ("spectrum", "loss", "hyperparameters")
+# A loss of zero has no logarithm; below this, networks count as equally good.
+_TINY = 1e-12
+
+
+def log_loss(losses: Any) -> NDArray[np.float64]:
+    """Return the natural logarithm of losses, which are not negative."""
+    values: NDArray[np.float64] = np.log(np.maximum(np.asarray(losses, dtype=np.float64), _TINY))
+    return values
+
+
+@dataclass
+class Knowledge:
+    """Networks as far as they have been watched, one row each.
+
+    Attributes
+    ----------
+    params : DataFrame of shape (n_networks, n_params)
+        Hyperparameters that vary.
+    losses : ndarray of shape (n_networks, max_epochs)
+        Validation loss after every epoch, NaN where training has not got.
+    spectra : dict of int to ndarray of shape (n_networks, k)
+        Spectra by epoch, nats per step; NaN where unknown.
+    """
+
+    params: pd.DataFrame
+    losses: NDArray[np.float64]
+    spectra: dict[int, NDArray[np.float64]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.losses)
+
+    @property
+    def max_epochs(self) -> int:
+        """Epochs of a finished network."""
+        return self.losses.shape[1]
+
+    def best(self, epoch: int | None = None) -> NDArray[np.float64]:
+        """Return the lowest loss of each network up to `epoch` (n_networks,), inf where none is known."""
+        known = self.losses[:, : self.max_epochs if epoch is None else epoch]
+        return np.where(np.isnan(known), np.inf, known).min(axis=1, initial=np.inf)
+
+    def nearest_epoch(self, epoch: int) -> int:
+        """Return the epoch with spectra that is nearest to `epoch`."""
+        return min(self.spectra, key=lambda e: (abs(np.log((e + 0.5) / (epoch + 0.5))), e))
+
+    def features(self, epoch: int, kinds: Sequence[str]) -> pd.DataFrame:
+        """Return what is known at `epoch` as columns, those of `kinds` (see :data:`FEATURES`)."""
+        blocks = []
+        if "spectrum" in kinds:
+            blocks.append(_numbered("exponent", self.spectra[epoch]))
+        if "loss" in kinds and epoch > 0:
+            so_far = log_loss(self.losses[:, :epoch])
+            halfway = so_far[:, (epoch - 1) // 2]
+            blocks.append(
+                pd.DataFrame(
+                    {
+                        "log_loss": so_far[:, -1],
+                        "log_best_loss": so_far.min(axis=1),
+                        "log_loss_fall": halfway - so_far[:, -1],
+                    }
+                )
+            )
+        if "hyperparameters" in kinds:
+            blocks.append(self.params.reset_index(drop=True))
+        return pd.concat(blocks, axis=1) if blocks else pd.DataFrame(index=range(len(self)))
+
+    def take(self, rows: Any) -> Knowledge:
+        """Return what is known of some of the networks."""
+        spectra = {epoch: values[rows] for epoch, values in self.spectra.items()}
+        return Knowledge(self.params.iloc[rows].reset_index(drop=True), self.losses[rows], spectra)
+
+
+class Board(Knowledge):
+    """Candidates of a search under way: what a policy decides on, and what it has decided.
+
+    Attributes
+    ----------
+    reached : ndarray of shape (n_networks,)
+        Epochs trained so far, -1 for a candidate that has not been built.
+    failed : ndarray of shape (n_networks,) of bool
+    decisions : list of dict
+        One row for each candidate at each rung, see :attr:`LyapunovHalvingSearch.decisions_`.
+    """
+
+    def __init__(self, params: pd.DataFrame, max_epochs: int) -> None:
+        n = len(params)
+        super().__init__(params, np.full((n, max_epochs), np.nan))
+        self.reached = np.full(n, -1)
+        self.failed = np.zeros(n, dtype=bool)
+        self.decisions: list[dict[str, Any]] = []
+
+    def look(self, who: NDArray[np.intp], epoch: int) -> None:
+        """See to it that the spectra of candidates at `epoch` are known."""
+        raise NotImplementedError
+
+    def said(self, belief: Any, who: NDArray[np.intp], epoch: int) -> dict[str, NDArray[np.float64]]:
+        """Return what each model of a :class:`Belief` predicts of candidates that stand at `epoch`."""
+        said: dict[str, NDArray[np.float64]] = belief.predict(self.take(who), epoch)
+        return said
+
+    def alive(self, who: Any) -> NDArray[np.intp]:
+        """Return those of the candidates `who` that have not failed."""
+        who = np.asarray(who, dtype=np.intp)
+        return who[~self.failed[who]]
+
+
+def _numbered(name: str, values: NDArray[np.float64]) -> pd.DataFrame:
+    return pd.DataFrame(values, columns=[f"{name}_{i}" for i in range(values.shape[1])])

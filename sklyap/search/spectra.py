@@ -1,0 +1,73 @@
+"""The spectra that a search looks at: few sequences, in float32, because they count in its budget."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, clone
+
+from sklyap.exceptions import SklyapWarning
+from sklyap.population import NetworkPopulation
+from sklyap.search.knowledge import Knowledge
+from sklyap.spectrum import LyapunovSpectrumTransformer
+
+__all__ = ["default_transformer", "read_population", "timed_spectra"]
+
+N_POINTS = 32
+"""Points of relative index that spectra of different sizes are interpolated at."""
+
+
+def default_transformer(sequences: Any, *, n_jobs: int | None = None) -> LyapunovSpectrumTransformer:
+    """Return what computes the spectra of a search, unless the user gives another."""
+    return LyapunovSpectrumTransformer(
+        sequences, n_exponents=N_POINTS, align="interpolate", dtype="float32", on_error="warn", n_jobs=n_jobs
+    )
+
+
+def timed_spectra(
+    transformer: BaseEstimator, networks: Sequence[Any]
+) -> tuple[NDArray[np.float64], float]:
+    """Return the spectra of networks, a row of NaN for one that has none, and the seconds they took."""
+    begin = time.perf_counter()
+    with warnings.catch_warnings():
+        # Annihilated directions and networks without a spectrum are what a search meets all the time.
+        warnings.simplefilter("ignore", SklyapWarning)
+        values = np.asarray(clone(transformer).fit_transform(networks), dtype=np.float64)
+    return values, time.perf_counter() - begin
+
+
+def read_population(
+    population: NetworkPopulation, transformer: BaseEstimator | None, *, epochs: Sequence[int] | None = None
+) -> tuple[Knowledge, float]:
+    """Return what is known of a population, and the seconds that its spectra took.
+
+    Parameters
+    ----------
+    population : NetworkPopulation
+    transformer : estimator or None
+        Computes spectra, at whole epochs that every network was kept at; None does without.
+    epochs : sequence of int, optional
+        Of the spectra; by default all that there are, the end left out.
+    """
+    lengths = [len(record.losses) for record in population.records]
+    longest = max(lengths, default=0)
+    losses = np.array([np.pad(r.losses, (0, longest - len(r.losses)), mode="edge") for r in population.records])
+    known = Knowledge(population.params, losses)
+    seconds = 0.0
+    if transformer is not None:
+        for epoch in kept_epochs(population) if epochs is None else epochs:
+            known.spectra[epoch], took = timed_spectra(transformer, population.networks(epoch))
+            seconds += took
+    return known, seconds
+
+
+def kept_epochs(population: NetworkPopulation) -> list[int]:
+    """Return the whole epochs at which every network of a population was kept, the end left out."""
+    common = set.intersection(*(set(record.snapshots) for record in population.records))
+    numbers = sorted(float(key) for key in common if key not in ("last", "best"))
+    return [int(number) for number in numbers if number.is_integer()]
