@@ -9,6 +9,7 @@ from sklyap.gradients import gradient_from_qr, loss_gradient
 from sklyap.lyapunov import LyapunovResult, finite_time_exponents, lyapunov_spectrum
 from sklyap.networks import NetworkTransformer, RNNClassifier, RNNRegressor
 from sklyap.population import HistoryFeatures, NetworkPopulation, train_population
+from sklyap.search import LyapunovHalvingSearch
 from sklyap.sensitivity import input_sensitivity
 from sklyap.spectrum import LyapunovSpectrumTransformer
 from sklyap.statistics import SpectrumStatistics, spectrum_distance, spectrum_loss_correlation
@@ -17,6 +18,7 @@ __all__ = [
     "FunctionCell",
     "GradientAlignmentAnalyzer",
     "HistoryFeatures",
+    "LyapunovHalvingSearch",
     "LyapunovResult",
     "LyapunovSpectrumTransformer",
     "NetworkPopulation",

@@ -10,7 +10,6 @@ from typing import Any
 from joblib import Parallel, delayed, effective_n_jobs
 from joblib.parallel import get_active_backend
 
-from sklyap.population.records import NetworkRecord
 from sklyap.population.worker import Task, fail, run_task
 
 __all__ = ["run_all"]
@@ -32,9 +31,14 @@ class _WorkerDiedError(RuntimeError):
 
 
 def run_all(
-    tasks: Sequence[Task], data: tuple[Any, ...], *, n_jobs: int | None, done: Callable[[NetworkRecord], None]
+    tasks: Sequence[Any],
+    data: tuple[Any, ...],
+    *,
+    n_jobs: int | None,
+    done: Callable[[Any], None],
+    run: Callable[..., Any] = run_task,
 ) -> None:
-    """Train the networks of all `tasks` and hand each to `done` as soon as it is there.
+    """Do ``run(task, *data)`` for all `tasks` and hand each result to `done` as soon as it is there.
 
     When a worker dies, the rest goes on. A network that was in flight at `_PATIENCE` deaths is tried alone; if
     that kills its worker too (it needs more memory than there is, say), it becomes a failure.
@@ -43,31 +47,31 @@ def run_all(
     blame: Counter[int] = Counter()
     while pending:
         try:
-            for record in _results(list(pending.values()), data, n_jobs):
+            for record in _results(list(pending.values()), data, n_jobs, run):
                 pending.pop(record.index, None)
                 done(record)
         except _WorkerDiedError as death:
             blame.update(death.suspects)
         for index in [i for i in pending if blame[i] >= _PATIENCE]:
-            done(_alone(pending.pop(index), data))
+            done(_alone(pending.pop(index), data, run))
 
 
-def _alone(task: Task, data: tuple[Any, ...]) -> NetworkRecord:
+def _alone(task: Task, data: tuple[Any, ...], run: Callable[..., Any]) -> Any:
     try:
         # A single job would be run in this process, which is not to die.
-        return next(_results([task], data, n_jobs=2))
+        return next(_results([task], data, 2, run))
     except _WorkerDiedError as death:
         return fail(task, f"its worker died, perhaps out of memory: {death}")
 
 
-def _results(tasks: Sequence[Task], data: tuple[Any, ...], n_jobs: int | None) -> Iterator[NetworkRecord]:
+def _results(tasks: Sequence[Any], data: tuple[Any, ...], n_jobs: int | None, run: Callable[..., Any]) -> Iterator[Any]:
     backend = get_active_backend()[0]
     if type(backend).__name__ == "DaskDistributedBackend":
-        yield from _dask_results(backend, tasks, data)
+        yield from _dask_results(backend, tasks, data, run)
         return
     missing = [task.index for task in tasks]
     try:
-        for record in _joblib_results(tasks, data, n_jobs, as_they_come=backend.supports_return_generator):
+        for record in _joblib_results(tasks, data, n_jobs, run, as_they_come=backend.supports_return_generator):
             missing.remove(record.index)
             yield record
     except Exception as error:
@@ -78,9 +82,9 @@ def _results(tasks: Sequence[Task], data: tuple[Any, ...], n_jobs: int | None) -
 
 
 def _joblib_results(
-    tasks: Sequence[Task], data: tuple[Any, ...], n_jobs: int | None, as_they_come: bool
-) -> Iterator[NetworkRecord]:
-    jobs = [delayed(run_task)(task, *data) for task in tasks]
+    tasks: Sequence[Any], data: tuple[Any, ...], n_jobs: int | None, run: Callable[..., Any], as_they_come: bool
+) -> Iterator[Any]:
+    jobs = [delayed(run)(task, *data) for task in tasks]
     if as_they_come:
         yield from Parallel(n_jobs=n_jobs, batch_size=1, return_as="generator_unordered")(jobs)
         return
@@ -91,7 +95,7 @@ def _joblib_results(
             yield from parallel(jobs[start : start + size])
 
 
-def _dask_results(backend: Any, tasks: Sequence[Task], data: tuple[Any, ...]) -> Iterator[NetworkRecord]:
+def _dask_results(backend: Any, tasks: Sequence[Any], data: tuple[Any, ...], run: Callable[..., Any]) -> Iterator[Any]:
     """Yield results of dask's own client.
 
     joblib's adapter waits for ever for a task whose worker died with the only copy of the data; here every
@@ -101,9 +105,7 @@ def _dask_results(backend: Any, tasks: Sequence[Task], data: tuple[Any, ...]) ->
 
     client = backend.client
     shared = _share(client, data)
-    futures = {
-        client.submit(run_task, task, *shared, pure=False, **backend.submit_kwargs): task.index for task in tasks
-    }
+    futures = {client.submit(run, task, *shared, pure=False, **backend.submit_kwargs): task.index for task in tasks}
     lost: dict[int, str] = {}
     try:
         for future in as_completed(list(futures), raise_errors=False):

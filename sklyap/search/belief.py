@@ -14,19 +14,25 @@ from scipy.stats import spearmanr
 from sklearn.base import BaseEstimator, clone
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.exceptions import NotFittedError
 from sklearn.impute import SimpleImputer
 from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder
+from sklearn.utils import get_tags
+from sklearn.utils.validation import check_is_fitted
 
 from sklyap.search.knowledge import Knowledge, log_loss
 
-__all__ = ["Belief", "Estimate", "default_model"]
+__all__ = ["Belief", "Estimate", "default_model", "takes_networks"]
 
 _FOLDS = 5
-# Candidates of which the rank correlation counts as much as that in the priors.
+# As many candidates seen count as much as what the priors say of a source.
 _PSEUDO_COUNT = 10.0
+# Of a source that no prior says anything of.
+_UNKNOWN_CORRELATION = 0.5
 _FEWEST_LABELS = 6
+_GIVEN = "predictor"
 
 
 def default_model(random_state: int = 0) -> Pipeline:
@@ -42,6 +48,11 @@ def default_model(random_state: int = 0) -> Pipeline:
     return make_pipeline(columns, ExtraTreesRegressor(200, min_samples_leaf=2, random_state=random_state))
 
 
+def takes_networks(model: Any) -> bool:
+    """Tell whether a regressor takes a list of networks, and not a table."""
+    return not get_tags(model).input_tags.two_d_array
+
+
 @dataclass(frozen=True)
 class Estimate:
     """Belief in the final losses of some candidates.
@@ -50,8 +61,6 @@ class Estimate:
     ----------
     score : ndarray of shape (n,)
         Standardised ln loss; the lower, the better.
-    spread : ndarray of shape (n,)
-        Standard deviation of the belief, in the same units.
     sources : dict of str to ndarray of shape (n,)
         What each source says, standardised.
     weights : dict of str to float
@@ -59,18 +68,17 @@ class Estimate:
     """
 
     score: NDArray[np.float64]
-    spread: NDArray[np.float64]
     sources: dict[str, NDArray[np.float64]]
     weights: dict[str, float]
 
 
 @dataclass(frozen=True)
 class _Rung:
-    """What the priors say about one epoch."""
+    """What the priors say about one epoch: models, what they said out of fold, weights, and the error of it all."""
 
-    models: dict[str, Any]
+    models: dict[str, tuple[tuple[str, ...], Any]]
+    said: dict[str, NDArray[np.float64]]
     weights: dict[str, float]
-    expected: dict[str, float]
     residual: float
 
 
@@ -78,8 +86,8 @@ class Belief:
     """Predictors of the final loss, learnt on priors and weighed by how well they have predicted.
 
     Sources are a model for each kind of features, one for all of them, and the loss so far. Their weights are those
-    that predict best in the priors, out of fold; a source whose ranking of the candidates that went on was worse than
-    that in the priors loses its weight.
+    that predict best in the priors, out of fold. A source that has ranked the candidates that went on worse than the
+    networks of the priors loses weight to the loss.
 
     Parameters
     ----------
@@ -88,7 +96,8 @@ class Belief:
     kinds : sequence of str
         Kinds of features to look at.
     model : estimator, optional
-        A regressor of standardised ln loss on the columns of :meth:`Knowledge.features`.
+        A regressor of standardised ln loss on the columns of :meth:`Knowledge.features`, or on networks. A fitted
+        one is one more source where it takes what the candidates have.
     random_state : int
     """
 
@@ -103,7 +112,22 @@ class Belief:
         self.priors = list(priors)
         self.kinds = tuple(kinds)
         self.model = default_model(random_state) if model is None else model
+        self.on_networks = takes_networks(self.model)
         self._rungs: dict[int, _Rung] = {}
+        self._correlations: dict[tuple[int, int, str], float] = {}
+
+    @property
+    def needs_spectra(self) -> bool:
+        """Whether candidates' spectra have to be computed."""
+        return "spectrum" in self.kinds and not self.on_networks
+
+    @property
+    def scale(self) -> tuple[float, float] | None:
+        """Mean and standard deviation of ln final loss in the priors."""
+        if not self.priors:
+            return None
+        targets = np.concatenate([log_loss(prior.best()) for prior in self.priors])
+        return float(targets.mean()), float(targets.std())
 
     def rung(self, epoch: int) -> _Rung:
         """Return what the priors say about an epoch, which is learnt when it is first asked for."""
@@ -114,7 +138,9 @@ class Belief:
     def predict(self, known: Knowledge, epoch: int) -> dict[str, NDArray[np.float64]]:
         """Return what each model says of networks that stand at `epoch`, in standardised ln loss of its priors."""
         models = self.rung(epoch).models
-        return {name: np.ravel(model.predict(known.features(epoch, kinds))) for name, (kinds, model) in models.items()}
+        return {
+            name: np.ravel(model.predict(self._input(known, epoch, kinds))) for name, (kinds, model) in models.items()
+        }
 
     def estimate(
         self,
@@ -135,16 +161,15 @@ class Belief:
         trust : dict of str to float
             Of each source, 1 by default; see :meth:`trust`.
         """
-        rung = self.rung(epoch)
+        prior_weights = self.rung(epoch).weights
         sources = {name: _standardised(values) for name, values in said.items()}
+        weights = {name: prior_weights.get(name, 0.0) * trust.get(name, 1.0) for name in sources}
         if epoch > 0:
             sources["loss"] = _standardised(log_loss(best))
-        weights = {name: rung.weights.get(name, 0.0) * trust.get(name, 1.0) for name in sources}
-        if epoch > 0:
             # What the others lose goes to the loss, which is always at hand.
-            weights["loss"] += sum(rung.weights.get(name, 0.0) - weights[name] for name in sources if name != "loss")
+            weights["loss"] = sum(prior_weights.values()) - sum(weights.values())
         score = np.sum([weights[name] * values for name, values in sources.items()], axis=0)
-        return Estimate(score, np.full(len(score), rung.residual), sources, weights)
+        return Estimate(score, sources, weights)
 
     def trust(
         self, epoch: int, sources: Mapping[str, NDArray[np.float64]], outcome: NDArray[np.float64], later: int
@@ -163,54 +188,99 @@ class Belief:
         Returns
         -------
         dict of str to float in [0, 1]
-            The rank correlation seen here, shrunk to that of the priors, as a share of that of the priors.
+            The rank correlation seen here, shrunk to that in the priors, as a share of that in the priors.
         """
-        trust = {}
+        trust, n = {}, len(outcome)
         for name, said in sources.items():
             expected = self._expected(epoch, later, name)
-            if expected <= 0:
-                trust[name] = 0.0 if name != "loss" else 1.0
-                continue
-            seen = _rank_correlation(said, outcome)
-            n = len(outcome)
-            shrunk = (_PSEUDO_COUNT * expected + n * seen) / (_PSEUDO_COUNT + n)
-            trust[name] = float(np.clip(shrunk / expected, 0, 1))
+            if expected > 0:
+                shrunk = (_PSEUDO_COUNT * expected + n * _rank_correlation(said, outcome)) / (_PSEUDO_COUNT + n)
+                trust[name] = float(np.clip(shrunk / expected, 0, 1))
         return trust
 
+    def from_labels(
+        self, labelled: Knowledge, known: Knowledge, epoch: int
+    ) -> tuple[NDArray[np.float64], float] | None:
+        """Return what a model of finished candidates says of others, and its weight between 0 and 1.
+
+        Returns
+        -------
+        tuple, or None if there are too few labels
+            Standardised predictions, and the rank correlation out of fold, shrunk to zero.
+        """
+        y = log_loss(labelled.best())
+        if len(y) < _FEWEST_LABELS or np.ptp(y) == 0:
+            return None
+        kinds = tuple(kind for kind in self.kinds if kind != "loss" or epoch > 0)
+        X = self._input(labelled, epoch, kinds)
+        guesses = cross_val_predict(clone(self.model), X, y, cv=KFold(_FOLDS, shuffle=True, random_state=0))
+        weight = max(_rank_correlation(guesses, y), 0.0) * len(y) / (len(y) + _PSEUDO_COUNT)
+        predicted = clone(self.model).fit(X, y).predict(self._input(known, epoch, kinds))
+        return _standardised(np.ravel(predicted)), weight
+
     def _learn(self, epoch: int) -> _Rung:
-        names = self._names(epoch)
-        targets = [_standardised(log_loss(prior.best())) for prior in self.priors]
-        y = np.concatenate(targets)
-        at = [prior.nearest_epoch(epoch) if prior.spectra else min(epoch, prior.max_epochs) for prior in self.priors]
-        models, said = {}, {}
+        models: dict[str, tuple[tuple[str, ...], Any]] = {}
+        if _is_fitted(self.model):
+            models[_GIVEN] = (self.kinds, self.model)
+        if not self.priors:
+            return _Rung(models, {}, dict.fromkeys(models, 1.0) or {"loss": 1.0}, 1.0)
+        y = np.concatenate([_standardised(log_loss(prior.best())) for prior in self.priors])
+        at = [prior.nearest_epoch(epoch) for prior in self.priors]
+        said = {}
         folds = KFold(_FOLDS, shuffle=True, random_state=0)
-        for name, kinds in names.items():
-            X = pd.concat([p.features(e, kinds) for p, e in zip(self.priors, at, strict=True)], ignore_index=True)
-            said[name] = cross_val_predict(clone(self.model), X, y, cv=folds)
+        for name, kinds in self._names(epoch).items():
+            X = _concatenated([self._input(p, e, kinds) for p, e in zip(self.priors, at, strict=True)])
+            said[name] = np.ravel(cross_val_predict(clone(self.model), X, y, cv=folds))
             models[name] = (kinds, clone(self.model).fit(X, y))
         if epoch > 0:
-            said["loss"] = np.concatenate(
-                [_standardised(log_loss(p.best(max(e, 1)))) for p, e in zip(self.priors, at, strict=True)]
-            )
-        columns = np.column_stack([_standardised(values) for values in said.values()])
-        weights, residual = nnls(columns, y)
-        self._said = getattr(self, "_said", {}) | {epoch: said}
-        return _Rung(models, dict(zip(said, weights.tolist(), strict=True)), {}, float(residual / np.sqrt(len(y))))
+            so_far = [log_loss(prior.best(max(e, 1))) for prior, e in zip(self.priors, at, strict=True)]
+            said["loss"] = np.concatenate([_standardised(values) for values in so_far])
+        weights, residual = nnls(np.column_stack([_standardised(values) for values in said.values()]), y)
+        by_name = dict(zip(said, weights.tolist(), strict=True))
+        if _GIVEN in models and _GIVEN not in by_name:
+            by_name[_GIVEN] = sum(by_name.values())  # as much as all that was learnt here
+        return _Rung(models, said, by_name, float(residual / np.sqrt(len(y))))
 
     def _names(self, epoch: int) -> dict[str, tuple[str, ...]]:
         """Return the sources that are models, and what they look at."""
+        if self.on_networks:
+            return {"networks": ()}
         usable = tuple(kind for kind in self.kinds if kind != "loss" or epoch > 0)
-        names = {kind: (kind,) for kind in usable if kind != "loss"}
+        names: dict[str, tuple[str, ...]] = {kind: (kind,) for kind in usable if kind != "loss"}
         if len(usable) > 1:
             names["together"] = usable
         return names
 
+    def _input(self, known: Knowledge, epoch: int, kinds: tuple[str, ...]) -> Any:
+        if not self.on_networks:
+            return known.features(epoch, kinds)
+        assert known.networks_at is not None
+        return known.networks_at(epoch)
+
     def _expected(self, epoch: int, later: int, name: str) -> float:
         """Return the rank correlation, in the priors, of what a source said at `epoch` with the loss at `later`."""
-        self.rung(epoch)
-        said = self._said[epoch][name]
-        outcome = np.concatenate([_standardised(log_loss(p.best(min(later, p.max_epochs)))) for p in self.priors])
-        return _rank_correlation(said, outcome)
+        key = epoch, later, name
+        if key not in self._correlations:
+            said = self.rung(epoch).said.get(name)
+            if said is None:
+                return _UNKNOWN_CORRELATION
+            outcome = [log_loss(prior.best(min(later, prior.max_epochs))) for prior in self.priors]
+            self._correlations[key] = _rank_correlation(said, np.concatenate([_standardised(o) for o in outcome]))
+        return self._correlations[key]
+
+
+def _is_fitted(model: Any) -> bool:
+    try:
+        check_is_fitted(model)
+    except NotFittedError:
+        return False
+    return True
+
+
+def _concatenated(inputs: Sequence[Any]) -> Any:
+    if all(isinstance(table, pd.DataFrame) for table in inputs):
+        return pd.concat(inputs, ignore_index=True)
+    return [network for networks in inputs for network in networks]
 
 
 def _standardised(values: NDArray[np.float64]) -> NDArray[np.float64]:

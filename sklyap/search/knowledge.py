@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,11 +35,17 @@ class Knowledge:
         Validation loss after every epoch, NaN where training has not got.
     spectra : dict of int to ndarray of shape (n_networks, k)
         Spectra by epoch, nats per step; NaN where unknown.
+    kept : list of int
+        Epochs at which the networks, or their spectra, are at hand.
+    networks_at : callable, optional
+        Returns the networks as they were at an epoch.
     """
 
     params: pd.DataFrame
     losses: NDArray[np.float64]
     spectra: dict[int, NDArray[np.float64]] = field(default_factory=dict)
+    kept: list[int] = field(default_factory=list)
+    networks_at: Callable[[int], Sequence[Any]] | None = None
 
     def __len__(self) -> int:
         return len(self.losses)
@@ -55,8 +61,8 @@ class Knowledge:
         return np.where(np.isnan(known), np.inf, known).min(axis=1, initial=np.inf)
 
     def nearest_epoch(self, epoch: int) -> int:
-        """Return the epoch with spectra that is nearest to `epoch`."""
-        return min(self.spectra, key=lambda e: (abs(np.log((e + 0.5) / (epoch + 0.5))), e))
+        """Return the one of the `kept` epochs that is nearest to `epoch`."""
+        return min(self.kept, key=lambda e: (abs(np.log((e + 0.5) / (epoch + 0.5))), e), default=epoch)
 
     def features(self, epoch: int, kinds: Sequence[str]) -> pd.DataFrame:
         """Return what is known at `epoch` as columns, those of `kinds` (see :data:`FEATURES`)."""
@@ -82,7 +88,14 @@ class Knowledge:
     def take(self, rows: Any) -> Knowledge:
         """Return what is known of some of the networks."""
         spectra = {epoch: values[rows] for epoch, values in self.spectra.items()}
-        return Knowledge(self.params.iloc[rows].reset_index(drop=True), self.losses[rows], spectra)
+        params = self.params.iloc[rows].reset_index(drop=True)
+        return Knowledge(params, self.losses[rows], spectra, self.kept, self._networks_of(rows))
+
+    def _networks_of(self, rows: Any) -> Callable[[int], Sequence[Any]] | None:
+        if self.networks_at is None:
+            return None
+        at = self.networks_at
+        return lambda epoch: [at(epoch)[int(row)] for row in np.arange(len(self))[rows]]
 
 
 class Board(Knowledge):

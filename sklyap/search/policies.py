@@ -169,6 +169,7 @@ class HalvingPolicy(Policy):
         for rung, epoch in enumerate(epochs):
             yield Request(who, epoch)
             who = board.alive(who)
+            yield from self.after(board, who, epoch, rng)
             last = rung + 1 == len(epochs)
             n_keep = 0 if last else sizes[rung + 1]
             ranking = by_loss(board, who, epoch) if last else self.rank(board, who, epoch, rng, n_keep)
@@ -177,9 +178,11 @@ class HalvingPolicy(Policy):
             if not len(who):
                 return
 
-    def rank(
-        self, board: Board, who: NDArray[np.intp], epoch: int, rng: np.random.RandomState, n_keep: int
-    ) -> Ranking:
+    def after(self, board: Board, who: NDArray[np.intp], epoch: int, rng: np.random.RandomState) -> Iterator[Request]:
+        """Yield what to train beside the climb, after a rung."""
+        yield from ()
+
+    def rank(self, board: Board, who: NDArray[np.intp], epoch: int, rng: np.random.RandomState, n_keep: int) -> Ranking:
         """Order the candidates `who`, which have been trained up to `epoch`; `n_keep` of them will go on."""
         return by_loss(board, who, epoch)
 
@@ -192,9 +195,7 @@ class ExtrapolationPolicy(HalvingPolicy):
 
     name = "curve extrapolation"
 
-    def rank(
-        self, board: Board, who: NDArray[np.intp], epoch: int, rng: np.random.RandomState, n_keep: int
-    ) -> Ranking:
+    def rank(self, board: Board, who: NDArray[np.intp], epoch: int, rng: np.random.RandomState, n_keep: int) -> Ranking:
         best = log_loss(board.best(epoch)[who])
         if epoch < 2:
             return Ranking(np.argsort(best, kind="stable"))
@@ -239,9 +240,7 @@ def by_loss(board: Board, who: NDArray[np.intp], epoch: int) -> Ranking:
     return Ranking(np.argsort(board.best(epoch)[who], kind="stable"))
 
 
-def _record(
-    board: Board, who: NDArray[np.intp], rung: int, epoch: int, ranking: Ranking, n_keep: int
-) -> None:
+def _record(board: Board, who: NDArray[np.intp], rung: int, epoch: int, ranking: Ranking, n_keep: int) -> None:
     """Write down what was decided about each candidate."""
     best = board.best(epoch)[who]
     for place, position in enumerate(ranking.order):

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from sklyap.population import NetworkPopulation
-from sklyap.search.knowledge import Board, Knowledge, log_loss
-from sklyap.search.policies import Policy
+from sklyap.search.knowledge import Board, Knowledge
 
 __all__ = ["RecordedBoard"]
 

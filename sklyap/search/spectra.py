@@ -29,9 +29,7 @@ def default_transformer(sequences: Any, *, n_jobs: int | None = None) -> Lyapuno
     )
 
 
-def timed_spectra(
-    transformer: BaseEstimator, networks: Sequence[Any]
-) -> tuple[NDArray[np.float64], float]:
+def timed_spectra(transformer: BaseEstimator, networks: Sequence[Any]) -> tuple[NDArray[np.float64], float]:
     """Return the spectra of networks, a row of NaN for one that has none, and the seconds they took."""
     begin = time.perf_counter()
     with warnings.catch_warnings():
@@ -57,10 +55,11 @@ def read_population(
     lengths = [len(record.losses) for record in population.records]
     longest = max(lengths, default=0)
     losses = np.array([np.pad(r.losses, (0, longest - len(r.losses)), mode="edge") for r in population.records])
-    known = Knowledge(population.params, losses)
+    wanted = list(kept_epochs(population) if epochs is None else epochs)
+    known = Knowledge(population.params, losses, kept=wanted, networks_at=population.networks)
     seconds = 0.0
     if transformer is not None:
-        for epoch in kept_epochs(population) if epochs is None else epochs:
+        for epoch in wanted:
             known.spectra[epoch], took = timed_spectra(transformer, population.networks(epoch))
             seconds += took
     return known, seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,8 @@ from sklyap.runtime import one_thread
 __all__ = ["Result", "Segment", "run_segment"]
 
 State = tuple[dict[str, Tensor], dict[str, Any]]
+# torch's random generator belongs to the process: two networks trained in two threads would share it.
+_ONE_AT_A_TIME = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def run_segment(segment: Segment, X: Any, y: Any, X_val: Any, y_val: Any) -> Res
     Result
         With the reason in its record, if training raised an exception.
     """
-    with one_thread():
+    with _ONE_AT_A_TIME, one_thread():
         return _train(segment, X, y, X_val, y_val)
 
 
