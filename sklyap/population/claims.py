@@ -34,6 +34,8 @@ class Claim:
     path : Path
     same_call : callable
         Tells whether the process that holds the directory does so for the same call, so that one may wait for it.
+    caller : str, default="train_population"
+        Used in the error message.
 
     Raises
     ------
@@ -41,8 +43,9 @@ class Claim:
         On entering, if another call holds the directory.
     """
 
-    def __init__(self, path: Path, same_call: Callable[[], bool]) -> None:
+    def __init__(self, path: Path, same_call: Callable[[], bool], caller: str = "train_population") -> None:
         self._path = path
+        self._caller = caller
         self._same_call = same_call
         self._lock = _lock(path / _CLAIM)
 
@@ -62,11 +65,11 @@ class Claim:
             if time.monotonic() > deadline:
                 raise OSError(
                     errno.EBUSY,
-                    "The 'directory' parameter of train_population must not be in use by another call, as "
+                    f"The 'directory' parameter of {self._caller} must not be in use by another call, as "
                     f"{self._path} is. Choose another directory, or wait for the other's end",
                 )
         warnings.warn(
-            f"Another process trains the same population in {self._path}; waiting for its end.",
+            f"Another process trains the same networks in {self._path}; waiting for its end.",
             SklyapWarning,
             stacklevel=4,
         )

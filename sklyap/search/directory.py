@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 
 from sklyap import storage
 from sklyap.exceptions import UntrustedFileError
+from sklyap.population.claims import Claim
 from sklyap.population.description import differences, identity
 from sklyap.population.records import NetworkRecord, PopulationDirectory, Snapshot
 from sklyap.search.worker import Result, State
 
 __all__ = ["SearchDirectory"]
+
+_CALLER = "LyapunovHalvingSearch"
 
 
 class SearchDirectory:
@@ -43,7 +46,7 @@ class SearchDirectory:
     def __init__(self, path: str | Path, call: dict[str, Any], *, anew: bool) -> None:
         self.path = PopulationDirectory(path).path
         self.call, self.name = call, identity(call)
-        storage.check_writable(self.path, caller="LyapunovHalvingSearch")
+        storage.check_writable(self.path, caller=_CALLER)
         manifest = self.path / "search.json"
         if manifest.exists() and not anew:
             begun = storage.read_json(manifest, {"call": dict})["call"]
@@ -61,6 +64,27 @@ class SearchDirectory:
                 for file in [*old.glob("networks/*"), *old.glob("optimizers/*"), *old.glob("*.npz")]:
                     file.unlink()
         storage.write_json(manifest, {"call": call})
+
+    @staticmethod
+    def claim(path: str | Path, call: dict[str, Any], *, wait: bool) -> Claim:
+        """Return a claim on a directory, which no two searches hold at once; one for the same call may wait.
+
+        Raises
+        ------
+        OSError
+            If the directory can't be written to or, on entering, if another search holds it.
+        """
+        directory = storage.check_writable(PopulationDirectory(path).path, caller=_CALLER)
+
+        def same_call() -> bool:
+            try:
+                return wait and not differences(
+                    storage.read_json(directory / "search.json", {"call": dict})["call"], call
+                )
+            except (FileNotFoundError, UntrustedFileError):
+                return False
+
+        return Claim(directory, same_call, _CALLER)
 
     @staticmethod
     def seed_of(path: str | Path) -> int | None:
@@ -115,6 +139,7 @@ class SearchDirectory:
     def _rung(self, epoch: int) -> PopulationDirectory:
         if epoch not in self._opened:
             rung = PopulationDirectory(self.path / f"epoch-{epoch:04d}")
+            storage.check_writable(rung.networks, caller=_CALLER)
             rung.open(self.name, {"name": self.path.resolve().name, "call": self.call}, anew=False)
             (rung.path / "optimizers").mkdir(exist_ok=True)
             self._opened[epoch] = rung

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from sklyap.exceptions import SklyapWarning
 from sklyap.population.plan import Plan, make_plan
-from sklyap.search.checks import check_search, params_table
+from sklyap.search.checks import Checked, check_search, params_table
 from sklyap.search.directory import SearchDirectory
 from sklyap.search.live import LiveBoard
 from sklyap.search.policies import HalvingPolicy
@@ -264,9 +264,14 @@ class LyapunovHalvingSearch(MetaEstimatorMixin, BaseEstimator):
             random_state=self._entropy(),
             caller=_CALLER,
         )
-        directory = None
-        if self.directory is not None:
-            directory = SearchDirectory(self.directory, plan.describe(), anew=not self.resume)
+        if self.directory is None:
+            return self._search(checked, plan, None, X, y)
+        call = plan.describe()
+        with SearchDirectory.claim(self.directory, call, wait=bool(self.resume)):
+            directory = SearchDirectory(self.directory, call, anew=not self.resume)
+            return self._search(checked, plan, directory, X, y)
+
+    def _search(self, checked: Checked, plan: Plan, directory: SearchDirectory | None, X: Any, y: Any) -> Self:
         params = params_table(plan.params, plan.estimator, checked.prior_names)
         transformer = default_transformer(checked.sequences, n_jobs=self.n_jobs)
         policy, seconds = make_policy(self, checked, transformer, seed=plan.entropy % 2**31)
