@@ -77,6 +77,11 @@ class Drive:
         starts = None if self.starts is None else self.starts.to(device=device, dtype=dtype)
         return Drive(inputs, starts, self.lengths)
 
+    def between(self, start: int, stop: int) -> Drive:
+        """Return the drive over steps ``start <= t < stop`` of sequences that all have them."""
+        inputs = None if self.inputs is None else [x[start:stop] for x in self.inputs]
+        return Drive(inputs, self.starts, [stop - start] * self.n_sequences)
+
     def settling(self, steps: int | str, name: str = "warmup", *, reserved: int = 0) -> int:
         """Return how many steps of every sequence to leave for settling, beside `reserved` others.
 

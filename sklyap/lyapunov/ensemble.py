@@ -73,8 +73,9 @@ def ensemble_spectra(
             orthonormalizer=orthonormalizer, state=state, breakpoints=[warmup], exact=bins,
         )  # fmt: skip
         record = GrowthRecord.of(blocks, Q, indices, bins)
+    eps, dt = torch.finfo(place["dtype"]).eps, getattr(cells[0], "dt", None)
     return [
-        summarise([replace(record, sums=sums, steps=steps)], warmup, qr_interval, complete=k == N)
+        summarise(replace(record, sums=sums, steps=steps), warmup, qr_interval, complete=k == N, eps=eps, time_step=dt)
         for sums, steps in zip(_split(record.sums, len(cells)), _split(record.steps, len(cells)), strict=True)
     ]
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,38 +16,63 @@ from sklyap.tangent import Factors, GrowthBlock, QRBlock
 
 __all__ = ["GrowthRecord", "standard_error", "time_bins"]
 
-_MANY_SEQUENCES = 32
-"""From how many sequences on their spread alone tells the standard error."""
+_SPREAD_ALONE = 32
+"""Minimum sequences for the standard error to rest on the spread of their averages alone."""
 _SAMPLES_WANTED = 64
-"""Independent sums over bins of time that the standard error of fewer sequences rests on."""
+"""Number of sums over bins of time, beyond the first sequence, that the standard error of fewer sequences rests on."""
+_COARSE_BINS_FROM = 8
+"""Minimum sequences for bins of at least `_SHORTEST_BIN` steps."""
 _SHORTEST_BIN = 8
-"""Steps of a bin where there are some sequences: exact sums cost a factorisation at every edge."""
-_SOME_SEQUENCES = 8
-"""From how many sequences on bins may be that coarse."""
+"""Minimum steps of a coarse bin: every edge of a bin costs an exact factorisation."""
 _FEWEST_SAMPLES = 8
-"""Below this many, correlations in time cannot be told."""
+"""Minimum sums over bins of time to estimate correlations in time from."""
 
 
 def time_bins(warmup: int, n_steps: int, n_sequences: int) -> list[int]:
     """Return the edges of the bins of time over which growth is summed, for the standard error."""
     steps = n_steps - warmup
-    wanted = 1 if n_sequences >= _MANY_SEQUENCES else math.ceil(_SAMPLES_WANTED / max(1, n_sequences - 1))
-    n_bins = max(1, min(wanted, steps // _SHORTEST_BIN if n_sequences >= _SOME_SEQUENCES else steps))
+    wanted = 1 if n_sequences >= _SPREAD_ALONE else math.ceil(_SAMPLES_WANTED / max(1, n_sequences - 1))
+    n_bins = max(1, min(wanted, steps // _SHORTEST_BIN if n_sequences >= _COARSE_BINS_FROM else steps))
     return [warmup + (steps * i) // n_bins for i in range(n_bins + 1)]
 
 
-@dataclass
+@dataclass(frozen=True)
 class GrowthRecord:
-    """Growth of one batch of sequences, summed over bins of time."""
+    """Growth of some sequences, summed over bins of time, and where it ended.
+
+    Attributes
+    ----------
+    indices : list of int
+        Which sequences of the run these are.
+    sums : ndarray of shape (n, n_bins, k)
+        Growth in nats; columns in the order of the basis.
+    steps : ndarray of shape (n, n_bins)
+        Steps in each bin; zero after the end of a sequence.
+    log_spread : float
+        The largest that was met.
+    intervals : Counter
+        How many blocks had how many steps.
+    local : ndarray of shape (n, n_steps, k) or None
+        Growth at each step.
+    basis, r_factors : ndarray or None
+        As in :class:`~sklyap.lyapunov.LyapunovResult`.
+    block_steps : list of int or None
+        Steps of the blocks that `r_factors` belong to.
+    s, Q : ndarray of shape (n, state_size) and (n, N, k), or None
+        State and basis after each sequence's last step.
+    """
 
     indices: list[int]
-    sums: np.ndarray  # (n, n_bins, k)
-    steps: np.ndarray  # (n, n_bins)
+    sums: np.ndarray
+    steps: np.ndarray
     log_spread: float
-    intervals: list[int]
-    local: np.ndarray | None
-    basis: np.ndarray | None
-    r_factors: np.ndarray | None
+    intervals: Counter[int]
+    local: np.ndarray | None = None
+    basis: np.ndarray | None = None
+    r_factors: np.ndarray | None = None
+    block_steps: list[int] | None = None
+    s: np.ndarray | None = None
+    Q: np.ndarray | None = None
 
     @classmethod
     def of(
@@ -57,19 +84,23 @@ class GrowthRecord:
         *,
         keep_local: bool = False,
         factors: Factors | None = None,
+        lengths: Sequence[int] | None = None,
     ) -> GrowthRecord:
         """Consume the blocks of an iteration that starts from Q; blocks before the first edge of `bins` are warm-up.
 
         A block counts in the bin in which it starts; bins in which none starts are left out. `factors` are what is
-        collected meanwhile of these blocks and goes into the record.
+        collected meanwhile of these blocks and goes into the record. `lengths` are those of the sequences, in
+        descending order, if the ends are to be kept.
         """
         n, _, k = Q.shape
         warmup, end = bins[0], bins[-1]
         sums = torch.zeros(n, len(bins) - 1, k, dtype=torch.float64, device=Q.device)
         steps = np.zeros((n, len(bins) - 1), dtype=np.int64)
         local = np.full((n, end - warmup, k), np.nan) if keep_local else None
-        worst, intervals, current, total = 0.0, [], 0, sums[:, 0]
+        ends, spans = _Ends(lengths or ()), list[int]()
+        worst, intervals, current, total = 0.0, Counter[int](), 0, sums[:, 0]
         for block in blocks:
+            ends.look_at(block)
             if block.stop <= warmup:
                 continue
             while bins[current + 1] <= block.start:
@@ -79,25 +110,106 @@ class GrowthRecord:
             (total if m == n else total[:m]).add_(block.log_growth)
             steps[:m, current] += length
             worst = max(worst, block.log_spread)
-            intervals.append(length)
+            intervals[length] += 1
+            if factors is not None:
+                spans.append(length)
             if local is not None:
                 rate = (block.log_growth / length).cpu().numpy()
                 local[:m, block.start - warmup : block.stop - warmup] = rate[:, None]
         filled = steps.any(0)
+        record = cls(indices, sums.cpu().numpy()[:, filled], steps[:, filled], worst, intervals, local)
+        if factors is not None:
+            basis, R = (torch.stack(parts, 1).cpu().numpy() for parts in (factors.Q, factors.R))
+            record = replace(record, basis=basis, r_factors=R, block_steps=spans)
+        return replace(record, s=ends.states(), Q=ends.bases()) if lengths else record
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of the longest sequence."""
+        return int(self.steps.sum(1).max())
+
+    @classmethod
+    def beside(cls, records: Sequence[GrowthRecord]) -> GrowthRecord:
+        """Return the record of several batches of sequences, in the order of their indices."""
+        indices = [i for record in records for i in record.indices]
+        order = np.argsort(indices)
+
+        def gather(name: str) -> Any:
+            parts = [getattr(record, name) for record in records]
+            return None if parts[0] is None else np.concatenate(_same_width(parts))[order]
+
         return cls(
-            indices, sums.cpu().numpy()[:, filled], steps[:, filled], worst, intervals, local,
-            None if factors is None else torch.stack(factors.Q, 1).cpu().numpy(),
-            None if factors is None else torch.stack(factors.R, 1).cpu().numpy(),
+            sorted(indices), gather("sums"), gather("steps"), max(record.log_spread for record in records),
+            sum((record.intervals for record in records), Counter[int]()),
+            gather("local"), gather("basis"), gather("r_factors"), records[0].block_steps,
+            gather("s"), gather("Q"),
         )  # fmt: skip
+
+    def then(self, later: GrowthRecord) -> GrowthRecord:
+        """Return the record of the same sequences over both stretches of time."""
+
+        def both(name: str, skip: int = 0) -> Any:
+            parts = getattr(self, name), getattr(later, name)
+            return None if parts[0] is None or parts[1] is None else np.concatenate([parts[0], parts[1][:, skip:]], 1)
+
+        spans = self.block_steps and later.block_steps and self.block_steps + later.block_steps
+        return replace(
+            later, sums=both("sums"), steps=both("steps"), log_spread=max(self.log_spread, later.log_spread),
+            intervals=self.intervals + later.intervals,
+            local=both("local"), basis=both("basis", skip=1), r_factors=both("r_factors"), block_steps=spans,
+        )  # fmt: skip
+
+    def coarsened(self) -> GrowthRecord:
+        """Return the record with every two neighbouring bins in one."""
+        starts = np.arange(0, self.steps.shape[1], 2)
+        sums, steps = np.add.reduceat(self.sums, starts, axis=1), np.add.reduceat(self.steps, starts, axis=1)
+        return replace(self, sums=sums, steps=steps)
+
+    def without_bins(self, n_bins: int) -> GrowthRecord:
+        """Return the record without its first bins."""
+        return replace(self, sums=self.sums[:, n_bins:], steps=self.steps[:, n_bins:])
+
+    def exponents(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return means over time (n, k), their mean over sequences (k,) and its standard error (k,), unsorted."""
+        per_sequence = self.sums.sum(1) / self.steps.sum(1)[:, None]
+        exponents = per_sequence.mean(0)
+        return per_sequence, exponents, standard_error(self.sums, self.steps, exponents)
+
+
+class _Ends:
+    """Collects state and basis of each sequence where it ends; `lengths` are in descending order."""
+
+    def __init__(self, lengths: Sequence[int]) -> None:
+        self._lengths = lengths
+        self._stops = set(lengths)
+        self._parts: list[tuple[Tensor, Tensor]] = []
+
+    def look_at(self, block: QRBlock | GrowthBlock) -> None:
+        if block.stop in self._stops and block.s is not None and block.Q is not None:
+            go_on = sum(length > block.stop for length in self._lengths)
+            self._parts.append((block.s[go_on:], block.Q[go_on:]))
+
+    def states(self) -> np.ndarray:
+        # The shortest sequences, which end first, are the last rows.
+        return torch.cat([s for s, _ in reversed(self._parts)]).cpu().numpy()
+
+    def bases(self) -> np.ndarray:
+        return torch.cat([Q for _, Q in reversed(self._parts)]).cpu().numpy()
+
+
+def _same_width(parts: list[np.ndarray]) -> list[np.ndarray]:
+    """Return arrays (n, m, ...) padded with zeros to the same m: batches may have filled more or fewer bins."""
+    width = max(part.shape[1] for part in parts)
+    return [np.pad(part, [(0, 0), (0, width - part.shape[1]), *[(0, 0)] * (part.ndim - 2)]) for part in parts]
 
 
 def standard_error(sums: np.ndarray, steps: np.ndarray, mean: np.ndarray) -> np.ndarray:
     """Return the standard error of the mean over sequences of averages over time.
 
-    The larger of two estimates: from the spread of the sequences' averages, which no correlation in time
-    can deceive but which few sequences leave vague, and from the growth in bins of time, whose
-    correlations are summed over a window that adapts to them [1]_. Where growth cancels itself in time (a zero
-    exponent along a flow), the second is an upper bound: less than its own noise it does not resolve.
+    It is the larger of two estimates. The first is the spread of the sequences' averages: it assumes nothing about
+    correlations in time, but few sequences determine it poorly. The second comes from the growth in bins of time, whose
+    correlations are summed over a window that adapts to them [1]_. Where growth cancels itself in time (a zero exponent
+    along a flow), the second is an upper bound, as it cannot resolve less than its own noise.
 
     Parameters
     ----------

@@ -1,23 +1,23 @@
-"""The result of a spectrum: its record, its verdict, its warnings."""
+"""The result of a spectrum: its record and its warnings."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from sklyap.exceptions import ConvergenceWarning, DegenerateSpectrumWarning, PrecisionWarning
-from sklyap.lyapunov.growth import GrowthRecord, standard_error
+from sklyap.lyapunov.dimension import kaplan_yorke_dimension
+from sklyap.lyapunov.growth import GrowthRecord
+from sklyap.lyapunov.resumption import RunEnd
+from sklyap.lyapunov.verdict import verdict_on
 from sklyap.runtime import is_unwarned
-from sklyap.validation import check_choice
+from sklyap.validation import check_choice, check_real
 
 __all__ = ["LyapunovResult", "summarise", "warn_about"]
-
-_SIGN_TOLERANCE = 0.01
-"""A standard error below this share of the largest |exponent| is small enough to call zero zero."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class LyapunovResult:
     Attributes
     ----------
     exponents : ndarray of shape (k,)
-        Mean over sequences, descending, in `unit` per step; -inf for annihilated directions.
+        Mean over sequences, descending, in `unit` per step (or per unit of time, see `per`); -inf for annihilated
+        directions.
     standard_error : ndarray of shape (k,)
         Of `exponents`, from the spread over sequences and over blocks of time; inf where one sample is
         all there is, NaN for annihilated directions.
@@ -50,7 +51,9 @@ class LyapunovResult:
     n_degenerate : int
         How many directions are annihilated (exponent -inf).
     converged : bool
-        Whether the sign of the largest exponent is settled.
+        Whether the sign of the largest exponent is settled (it is more than two standard errors from zero), or the
+        exponent is zero to within 0.001 nats per step (per unit of time where `time_step` is known; the tolerance where
+        one was asked for); `status` says which. False also where a `tolerance` that was asked for is not reached.
     status : str
         The verdict in a sentence, with advice.
     basis : ndarray of shape (n_sequences, n_blocks + 1, N, k) or None
@@ -60,6 +63,14 @@ class LyapunovResult:
     block_steps : ndarray of shape (n_blocks,) or None
         Steps covered by each of these blocks.
     unit : {"nats", "bits"}
+    per : {"step", "time"}
+        Whether rates are per step or per unit of time.
+    time_step : float or None
+        Units of time that a step takes, where the cell says so.
+    n_undecided : int
+        How many exponents are within two standard errors of zero, so that their sign is open.
+    end : RunEnd or None
+        Where the run ended, for `resume`; O(n_sequences · N · k) numbers.
     """
 
     exponents: np.ndarray
@@ -78,95 +89,145 @@ class LyapunovResult:
     r_factors: np.ndarray | None = None
     block_steps: np.ndarray | None = None
     unit: str = "nats"
+    per: str = "step"
+    time_step: float | None = None
+    n_undecided: int = 0
+    end: RunEnd | None = field(default=None, repr=False)
+
+    @property
+    def kaplan_yorke_dimension(self) -> float:
+        """Kaplan-Yorke dimension, see :func:`~sklyap.statistics.functions.kaplan_yorke_dimension`.
+
+        NaN for a truncated spectrum whose sum is not negative yet: more exponents would tell.
+        """
+        if self.log_abs_det is None and self.exponents.sum() >= 0:
+            return math.nan
+        return float(kaplan_yorke_dimension(self.exponents))
+
+    @property
+    def lyapunov_time(self) -> float:
+        """1 / λ₁, after which a perturbation has grown by a factor e; infinite unless λ₁ > 0.
+
+        In units of time where `time_step` is known, else in steps.
+        """
+        rate = self.to("nats").exponents[0]
+        if not rate > 0:
+            return math.inf
+        return float(1 / rate if self.per == "time" else (self.time_step or 1.0) / rate)
+
+    def per_time(self, dt: float | None = None) -> LyapunovResult:
+        """Return the result with rates per unit of time instead of per step.
+
+        Parameters
+        ----------
+        dt : float, optional
+            Units of time that a step takes; by default `time_step`, which the cells of flows know.
+
+        Raises
+        ------
+        ValueError
+            If neither is known.
+
+        Examples
+        --------
+        >>> from sklyap import lyapunov_spectrum
+        >>> from sklyap.datasets import systems
+        >>> lorenz = systems.lorenz()
+        >>> rates = lyapunov_spectrum(lorenz.cell, 3000).per_time(lorenz.time_step).exponents
+        >>> print(f"{rates.sum():.2f}")
+        -13.67
+        """
+        if dt is None and self.time_step is None:
+            raise ValueError(
+                "The 'dt' parameter of LyapunovResult.per_time must be given: the units of time that a step of this "
+                "network takes are not known. Got None."
+            )
+        owner = "LyapunovResult.per_time"
+        step = self.time_step if dt is None else check_real(dt, "dt", low=np.finfo(float).tiny, caller=owner)
+        assert step is not None
+        factor = 1 / step if self.per == "step" else (self.time_step or 1.0) / step
+        return replace(self, per="time", time_step=step, **self._scaled(factor))
 
     def to(self, unit: str) -> LyapunovResult:
-        """Return the result with rates in "nats" or "bits" per step."""
+        """Return the result with rates in "nats" or "bits"."""
         check_choice(unit, "unit", ["nats", "bits"], caller="LyapunovResult.to")
         if unit == self.unit:
             return self
         factor = 1 / math.log(2) if unit == "bits" else math.log(2)
-        scaled: dict[str, Any] = {
-            name: None if value is None else value * factor
-            for name in ("exponents", "standard_error", "per_sequence", "local", "log_abs_det")
-            for value in [getattr(self, name)]
-        }
-        return replace(self, unit=unit, **scaled)
+        return replace(self, unit=unit, **self._scaled(factor))
+
+    def _scaled(self, factor: float) -> dict[str, Any]:
+        """Return everything that is a rate, times `factor`."""
+        rates = ("exponents", "standard_error", "per_sequence", "local", "log_abs_det")
+        values = {name: getattr(self, name) for name in rates}
+        return {name: None if value is None else value * factor for name, value in values.items()}
 
     def __repr__(self) -> str:
         shown = [f"{e:.4g} ± {se:.2g}" for e, se in zip(self.exponents[:4], self.standard_error[:4], strict=True)]
         more = f", … {self.exponents[-1]:.4g}" if len(self.exponents) > 4 else ""
+        per = "step" if self.per == "step" else "unit of time"
         return (
-            f"LyapunovResult: {len(self.exponents)} exponents in {self.unit} per step: {', '.join(shown)}{more}\n"
+            f"LyapunovResult: {len(self.exponents)} exponents in {self.unit} per {per}: {', '.join(shown)}{more}\n"
             f"  {len(self.per_sequence)} sequence(s), {self.n_steps} steps after {self.warmup} of warm-up, "
             f"QR every {self.qr_interval} step(s), condition {self.condition:.1g}\n"
             f"  {self.status}"
         )
 
 
-def summarise(records: list[GrowthRecord], warmup: int, interval: int | str, complete: bool) -> LyapunovResult:
-    """Return the result of batches of sequences; `complete` if all directions of the tangent space were carried."""
-    order = np.argsort([i for record in records for i in record.indices])
+def summarise(
+    record: GrowthRecord,
+    warmup: int,
+    interval: int | str,
+    complete: bool,
+    *,
+    end: RunEnd | None = None,
+    tolerance: float | None = None,
+    time_step: float | None = None,
+    eps: float = np.finfo(float).eps,
+) -> LyapunovResult:
+    """Return the result of a record of growth.
 
-    def gather(name: str) -> np.ndarray | None:
-        parts = [getattr(record, name) for record in records]
-        return None if parts[0] is None else np.concatenate(_same_width(parts))[order]
-
-    sums, steps = gather("sums"), gather("steps")
-    assert sums is not None and steps is not None
-    n_steps = steps.sum(1)
-    per_sequence = sums.sum(1) / n_steps[:, None]
-    exponents = per_sequence.mean(0)
-    errors = standard_error(sums, steps, exponents)
+    Parameters
+    ----------
+    record : GrowthRecord
+    warmup : int
+    interval : int or "auto"
+    complete : bool
+        Whether all directions of the tangent space were carried.
+    end : RunEnd, optional
+    tolerance, time_step, eps
+        See :func:`~sklyap.lyapunov.verdict.verdict_on`.
+    """
+    per_sequence, exponents, errors = record.exponents()
     # The basis is nearly sorted by itself; ties and noise may swap neighbours.
     rank = np.argsort(-exponents, kind="stable")
     exponents, errors, per_sequence = exponents[rank], errors[rank], per_sequence[:, rank]
-    local = gather("local")
-    n_degenerate = int(np.isneginf(exponents).sum())
-    converged, status = _verdict(exponents, errors, n_degenerate)
-    intervals = np.concatenate([record.intervals for record in records])
+    verdict = verdict_on(exponents, errors, tolerance=tolerance, time_step=time_step, eps=eps)
+    most_frequent = max(sorted(record.intervals), key=lambda length: record.intervals[length])
     return LyapunovResult(
         exponents=exponents,
         standard_error=errors,
         per_sequence=per_sequence,
-        local=None if local is None else local[..., rank],
+        local=None if record.local is None else record.local[..., rank],
         log_abs_det=float(per_sequence.sum(1).mean()) if complete else None,
-        condition=_exp(max(record.log_spread for record in records)),
-        qr_interval=int(np.bincount(intervals).argmax()) if interval == "auto" else int(interval),
-        n_steps=int(n_steps.max()),
+        condition=_exp(record.log_spread),
+        qr_interval=most_frequent if interval == "auto" else int(interval),
+        n_steps=record.n_steps,
         warmup=warmup,
-        n_degenerate=n_degenerate,
-        converged=converged,
-        status=status,
-        basis=gather("basis"),
-        r_factors=gather("r_factors"),
-        block_steps=np.array(records[0].intervals) if records[0].basis is not None else None,
+        n_degenerate=int(np.isneginf(exponents).sum()),
+        converged=verdict.converged,
+        status=verdict.status,
+        basis=record.basis,
+        r_factors=record.r_factors,
+        block_steps=None if record.block_steps is None else np.array(record.block_steps),
+        time_step=time_step,
+        n_undecided=verdict.n_undecided,
+        end=end,
     )
-
-
-def _same_width(parts: list[np.ndarray]) -> list[np.ndarray]:
-    """Return arrays (n, m, ...) padded with zeros to the same m: batches may have filled more or fewer bins."""
-    width = max(part.shape[1] for part in parts)
-    return [np.pad(part, [(0, 0), (0, width - part.shape[1]), *[(0, 0)] * (part.ndim - 2)]) for part in parts]
 
 
 def _exp(value: float) -> float:
     return math.exp(value) if value < math.log(np.finfo(float).max) else math.inf
-
-
-def _verdict(exponents: np.ndarray, standard_error: np.ndarray, n_degenerate: int) -> tuple[bool, str]:
-    finite = np.abs(exponents[np.isfinite(exponents)])
-    degenerate = (
-        f" {n_degenerate} direction(s) are annihilated to rounding and have exponent -inf." if n_degenerate else ""
-    )
-    if not len(finite):
-        return True, "Every direction is annihilated within the sequences." + degenerate
-    first, error = exponents[0], standard_error[0]
-    if abs(first) <= 2 * error and error > _SIGN_TOLERANCE * finite.max():
-        return False, (
-            f"Not converged: the largest exponent is {first:.3g} ± {error:.2g} per step, so its sign cannot be told; "
-            "use more or longer sequences." + degenerate
-        )
-    return True, "Converged: the sign of the largest exponent is settled." + degenerate
 
 
 def warn_about(result: LyapunovResult, *, explicit: bool, budget: float) -> None:

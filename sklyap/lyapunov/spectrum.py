@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from sklyap.cells import as_recurrent_cell
 from sklyap.cells.drive import Drive
-from sklyap.lyapunov.growth import GrowthRecord, time_bins
+from sklyap.lyapunov.growth import time_bins
 from sklyap.lyapunov.result import LyapunovResult, summarise, warn_about
-from sklyap.orthonormalize import random_bases
-from sklyap.runtime import flushed_denormals, one_thread
-from sklyap.tangent import Factors, check_settings, growth_iteration, qr_iteration, spread_budget
-from sklyap.validation import check_dtype, check_int, resolve_device, seed_from
+from sklyap.lyapunov.resumption import RunEnd
+from sklyap.lyapunov.run import Run
+from sklyap.lyapunov.until import run_longer, run_more_sequences, stops_in_time
+from sklyap.tangent import check_settings, spread_budget
+from sklyap.validation import check_dtype, check_int, check_real, resolve_device, seed_from
 
 __all__ = ["lyapunov_spectrum"]
-
-_LARGE = 2**13
-"""From how many numbers in a basis on more than one thread pays."""
 
 
 def lyapunov_spectrum(
@@ -38,8 +35,11 @@ def lyapunov_spectrum(
     device: str | torch.device = "auto",
     return_local: bool = False,
     return_basis: bool = False,
+    tolerance: float | None = None,
+    resume: LyapunovResult | None = None,
     batch_size: int | None = None,
     layer: str | None = None,
+    resumable: bool = True,
     random_state: Any = None,
     progress: Callable[[int], Any] | None = None,
 ) -> LyapunovResult:
@@ -78,10 +78,21 @@ def lyapunov_spectrum(
         Whether to keep the growth at every step.
     return_basis : bool, default=False
         Whether to keep the tangent bases and factors R, O(n_steps · N · k) numbers.
+    tolerance : float, optional
+        Stop as soon as the standard error of every exponent, in nats per step, is below it; `sequences` is then the
+        most that is run. An autonomous system, and a network along up to eight sequences of one length, stops early in
+        time, after 512 steps at the earliest; along more sequences, it takes as many of them, in their order, as are
+        needed.
+    resume : LyapunovResult, optional
+        A result of the same network with the same settings to go on from, with its last states and bases: `sequences`
+        are the next steps of the same sequences (a number of further steps for an autonomous system), and the new
+        result is that of all steps together. "auto" then means no further warm-up.
     batch_size : int, optional
         How many sequences to carry at once, a bound on memory; all by default.
     layer : str, optional
         Which recurrent layer, where the network holds several; see :func:`~sklyap.as_recurrent_cell`.
+    resumable : bool, default=True
+        Whether the result keeps where the run ended, for `resume`; False saves O(n_sequences · N · k) numbers.
     random_state : int, numpy random generator or None
         Seeds the tangent basis. None is 0: the same call gives the same numbers.
     progress : callable, optional
@@ -103,7 +114,8 @@ def lyapunov_spectrum(
     Warns
     -----
     ConvergenceWarning
-        If the sign of the largest exponent cannot be told.
+        If neither the sign of the largest exponent can be told nor that it is zero to within a tolerance, or if the
+        `tolerance` that was asked for is not reached.
     PrecisionWarning
         If an explicit `qr_interval` loses more than half of the digits.
     DegenerateSpectrumWarning
@@ -127,56 +139,80 @@ def lyapunov_spectrum(
     """
     # A Drive comes with a cell that is the caller's copy already.
     cell = network if isinstance(sequences, Drive) else as_recurrent_cell(network, layer=layer)
+    end = None if resume is None else _end_of(resume)
+    if n_exponents is None and end is not None:
+        n_exponents = end.Q.shape[2]
     k, N = check_settings(cell, n_exponents, qr_interval, orthonormalizer, state)
-    dtype, device = check_dtype(dtype), resolve_device(device)
+    asked, device = check_dtype(dtype), resolve_device(device)
     seed = seed_from(random_state)
-    drive = Drive.of(cell, sequences).to(dtype, device)
-    warmup = drive.settling(warmup)
+    drive = Drive.of(cell, sequences).to(asked, device)
     if batch_size is not None:
         check_int(batch_size, "batch_size", low=1)
-    if return_basis and len(set(drive.lengths)) > 1:
-        raise ValueError("The 'return_basis' parameter needs sequences of one length. Got a list of several.")
+    _check_combination(drive, tolerance, end, return_local, return_basis)
+    # A run in float32 may have ended in float64.
+    dtype = asked if end is None else torch.promote_types(asked, torch.as_tensor(end.Q).dtype)
+    cell, drive, Q = cell.to(device=device, dtype=dtype), drive.to(dtype, device), None
+    if end is not None:
+        if drive.inputs is None:
+            drive = replace(drive, lengths=drive.lengths[:1] * len(end.s))
+        end.check_continues(cell, k, N, drive.n_sequences)
+        drive, Q = replace(drive, starts=end.states(dtype, device)), end.bases(dtype, device)
+    settled = end is not None and warmup == "auto"
+    skipped = 0 if settled else drive.settling(warmup)
     # Growth or bases at every step need a factorisation at every step.
     interval = 1 if (return_local or return_basis) and qr_interval == "auto" else qr_interval
-    cell = cell.to(device=device, dtype=dtype)
-
-    bins = time_bins(warmup, max(drive.lengths), drive.n_sequences)
-    options: dict[str, Any] = {
-        "qr_interval": interval, "orthonormalizer": orthonormalizer, "state": state, "breakpoints": [warmup],
-    }  # fmt: skip
-    factored = return_local or return_basis
-    carry: Any = partial(qr_iteration, **options) if factored else partial(growth_iteration, exact=bins, **options)
-
-    def run(indices: list[int]) -> GrowthRecord:
-        with torch.no_grad(), flushed_denormals():
-            x, s, lengths = drive.padded(cell, indices)
-            Q = random_bases(N, k, seed, indices, dtype=dtype, device=device)
-            blocks, factors = carry(cell, x, Q=Q, s=s, lengths=lengths), None
-            if return_basis:
-                factors = Factors([Q], [], [])
-                blocks = factors.collecting(blocks, warmup)
-            if progress is not None:
-                blocks = _reported(blocks, progress)
-            return GrowthRecord.of(blocks, Q, indices, bins, keep_local=return_local, factors=factors)
-
-    n_threads = torch.get_num_threads()
-    size = min(batch_size or drive.n_sequences, drive.n_sequences)
-    if device.type == "cpu" and N * k < _LARGE:
-        with one_thread():  # more would wait for one another longer than they work
-            records = [run(indices) for indices in drive.batches(size)]
-    elif device.type == "cpu" and n_threads > 1 and size > 1:
-        # A thread for each share of the sequences factors large matrices faster than threads inside a factorisation.
-        # How many threads MKL takes is a setting of each thread.
-        with one_thread(), ThreadPoolExecutor(n_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            records = list(pool.map(run, drive.batches(math.ceil(size / n_threads))))
+    run = Run(
+        cell, k, N, dtype, device, seed, interval, orthonormalizer, state, keep_local=return_local,
+        keep_basis=return_basis, keep_ends=resumable, batch_size=batch_size, progress=progress,
+    )  # fmt: skip
+    before = None if end is None else end.record
+    if tolerance is not None and stops_in_time(drive):
+        fixed = skipped if settled or warmup != "auto" else None
+        record, skipped, done = run_longer(replace(run, keep_ends=True), drive, fixed, tolerance, Q, before)
+        drive = drive.between(0, done)
     else:
-        records = [run(indices) for indices in drive.batches(size)]
-    result = summarise(records, warmup, interval, k == N)
+        bins = time_bins(skipped, max(drive.lengths), drive.n_sequences)
+        if tolerance is not None and end is None:
+            record = run_more_sequences(run, drive, bins, tolerance)
+        else:
+            record = run.record(drive, bins, Q=Q)
+        record = record if before is None else before.then(record)
+    result = summarise(
+        record, skipped if resume is None else resume.warmup + skipped, interval, k == N,
+        end=RunEnd.of(cell, drive, record) if resumable else None,
+        tolerance=tolerance, time_step=getattr(cell, "dt", None), eps=torch.finfo(asked).eps,
+    )  # fmt: skip
     warn_about(result, explicit=qr_interval != "auto", budget=spread_budget(dtype))
     return result
 
 
-def _reported(blocks: Iterable[Any], progress: Callable[[int], Any]) -> Iterator[Any]:
-    for block in blocks:
-        yield block
-        progress((block.stop - block.start) * len(block.log_growth))
+def _end_of(resume: Any) -> RunEnd:
+    if not isinstance(resume, LyapunovResult):
+        raise TypeError(
+            f"The 'resume' parameter must be a LyapunovResult or None. Got {type(resume).__name__} instead."
+        )
+    if resume.end is None:
+        raise ValueError(
+            "The 'resume' parameter must be a result of lyapunov_spectrum that knows where its run ended. Got one "
+            "without: it comes from a transformer, or from a call with resumable=False."
+        )
+    return resume.end
+
+
+def _check_combination(
+    drive: Drive, tolerance: float | None, end: RunEnd | None, return_local: bool, return_basis: bool
+) -> None:
+    if return_basis and len(set(drive.lengths)) > 1:
+        raise ValueError("The 'return_basis' parameter needs sequences of one length. Got a list of several.")
+    if tolerance is not None:
+        check_real(tolerance, "tolerance", low=np.finfo(float).tiny)
+        if return_local or return_basis:
+            raise ValueError(
+                "The 'tolerance' parameter must be None with 'return_local' or 'return_basis', which keep every step. "
+                f"Got {tolerance!r}: find out with it how many steps are needed, then run those."
+            )
+    if end is not None and ((return_local and end.record.local is None) or (return_basis and end.record.basis is None)):
+        raise ValueError(
+            "The 'resume' parameter must be a result with 'return_local' and 'return_basis' as in this call. Got one "
+            "without what they keep."
+        )

@@ -103,7 +103,7 @@ def _spectrum(entry: _Found, compute: Callable[[], LyapunovResult | Failure], ca
 def _computed(
     cell: RecurrentCell, drive: Drive, settings: dict[str, Any], done: LyapunovResult | None
 ) -> LyapunovResult:
-    return lyapunov_spectrum(cell, drive, **settings) if done is None else done
+    return lyapunov_spectrum(cell, drive, **settings, resumable=False) if done is None else done
 
 
 def _together(tasks: list[Task], settings: dict[str, Any]) -> list[LyapunovResult | None]:

@@ -14,6 +14,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sklyap.lyapunov.dimension import kaplan_yorke_dimension
+
 __all__ = [
     "FAMILIES",
     "STATISTICS",
@@ -198,37 +200,6 @@ def kolmogorov_sinai_entropy(spectra: ArrayLike) -> NDArray[np.float64]:
     1.0
     """
     return np.sum(np.maximum(np.asarray(spectra, dtype=np.float64), 0.0), axis=-1)
-
-
-def kaplan_yorke_dimension(spectra: ArrayLike) -> NDArray[np.float64]:
-    """Kaplan-Yorke (Lyapunov) dimension j + (λ₁ + … + λⱼ) / abs(λⱼ₊₁), a pure number.
-
-    j is the largest number of leading exponents whose sum is not negative. The dimension is 0 when λ₁ < 0
-    and the number of exponents when their whole sum is not negative (of a truncated spectrum, a lower
-    bound). An exponent of −∞ adds no fraction.
-
-    References
-    ----------
-    Kaplan, J. L. and Yorke, J. A. (1979). *Chaotic behavior of multidimensional difference equations.*
-    Lecture Notes in Mathematics 730, 204-227.
-
-    Examples
-    --------
-    >>> round(float(kaplan_yorke_dimension([0.906, 0.0, -14.572])), 3)  # Lorenz
-    2.062
-    >>> [float(d) for d in kaplan_yorke_dimension([[-0.1, -0.2], [0.2, -0.1]])]
-    [0.0, 2.0]
-    """
-    spectra = _descending(spectra)
-    sums = np.cumsum(spectra, axis=-1)
-    # The sums rise, then fall, so those that are not negative come first.
-    j = np.sum(sums >= 0, axis=-1, keepdims=True)
-    k = spectra.shape[-1]
-    volume = np.take_along_axis(sums, np.maximum(j - 1, 0), axis=-1)
-    following = np.take_along_axis(spectra, np.minimum(j, k - 1), axis=-1)
-    within = (j > 0) & (j < k)
-    fraction = np.divide(volume, -following, out=np.zeros_like(volume), where=within)
-    return (j + fraction)[..., 0]
 
 
 def largest_gap(spectra: ArrayLike) -> NDArray[np.float64]:
