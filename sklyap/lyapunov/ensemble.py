@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sklyap.cells import DenseLinearization, Linearization, RecurrentCell
 from sklyap.cells.drive import Drive
 from sklyap.lyapunov.growth import GrowthRecord, time_bins
-from sklyap.lyapunov.result import LyapunovResult, summarise
+from sklyap.lyapunov.result import LyapunovResult, summarise, time_step_of
 from sklyap.orthonormalize import random_bases
 from sklyap.runtime import flushed_denormals
 from sklyap.tangent import check_settings, growth_iteration
@@ -73,7 +73,7 @@ def ensemble_spectra(
             orthonormalizer=orthonormalizer, state=state, breakpoints=[warmup], exact=bins,
         )  # fmt: skip
         record = GrowthRecord.of(blocks, Q, indices, bins)
-    eps, dt = torch.finfo(place["dtype"]).eps, getattr(cells[0], "dt", None)
+    eps, dt = torch.finfo(place["dtype"]).eps, time_step_of(cells[0])
     return [
         summarise(replace(record, sums=sums, steps=steps), warmup, qr_interval, complete=k == N, eps=eps, time_step=dt)
         for sums, steps in zip(_split(record.sums, len(cells)), _split(record.steps, len(cells)), strict=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from sklyap.cells import CELLS, RecurrentCell
 from sklyap.exceptions import ConvergenceWarning, DegenerateSpectrumWarning, PrecisionWarning
 from sklyap.lyapunov.dimension import kaplan_yorke_dimension
 from sklyap.lyapunov.growth import GrowthRecord
@@ -17,7 +18,7 @@ from sklyap.lyapunov.verdict import verdict_on
 from sklyap.runtime import is_unwarned
 from sklyap.validation import check_choice, check_real
 
-__all__ = ["LyapunovResult", "summarise", "warn_about"]
+__all__ = ["LyapunovResult", "summarise", "time_step_of", "warn_about"]
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,16 @@ class LyapunovResult:
             f"QR every {self.qr_interval} step(s), condition {self.condition:.1g}\n"
             f"  {self.status}"
         )
+
+
+def time_step_of(cell: RecurrentCell) -> float | None:
+    """Return the units of time that a step of a cell takes, None where it is counted in steps.
+
+    Layers for networks that are made of a differential equation (coRNN, LEM) have a `dt` too; their time is counted in
+    inputs.
+    """
+    dt = getattr(cell, "dt", None)
+    return None if dt is None or isinstance(cell, tuple(CELLS.values())) else float(dt)
 
 
 def summarise(

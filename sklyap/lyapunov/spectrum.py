@@ -12,7 +12,7 @@ import torch
 from sklyap.cells import as_recurrent_cell
 from sklyap.cells.drive import Drive
 from sklyap.lyapunov.growth import time_bins
-from sklyap.lyapunov.result import LyapunovResult, summarise, warn_about
+from sklyap.lyapunov.result import LyapunovResult, summarise, time_step_of, warn_about
 from sklyap.lyapunov.resumption import RunEnd
 from sklyap.lyapunov.run import Run
 from sklyap.lyapunov.until import run_longer, run_more_sequences, stops_in_time
@@ -180,7 +180,7 @@ def lyapunov_spectrum(
     result = summarise(
         record, skipped if resume is None else resume.warmup + skipped, interval, k == N,
         end=RunEnd.of(cell, drive, record) if resumable else None,
-        tolerance=tolerance, time_step=getattr(cell, "dt", None), eps=torch.finfo(asked).eps,
+        tolerance=tolerance, time_step=time_step_of(cell), eps=torch.finfo(asked).eps,
     )  # fmt: skip
     warn_about(result, explicit=qr_interval != "auto", budget=spread_budget(dtype))
     return result

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sklyap import lyapunov_spectrum
-from sklyap.cells import FunctionCell
+from sklyap.cells import CoRNNCell, FunctionCell
 from sklyap.datasets import systems
 from sklyap.statistics.functions import kaplan_yorke_dimension
 from tests.lyapunov.helpers import inputs, network, quiet
@@ -65,3 +65,8 @@ def test_the_dimension_of_a_spectrum_cut_too_early_is_not_known():
     assert math.isnan(sums[2]) and math.isnan(sums[3]) and math.isnan(sums[1])
     exact = 3 + math.log(1.2 * 1.1 * 0.9) / math.log(10)
     assert sums[4] == pytest.approx(exact, abs=1e-9)
+
+
+def test_a_layer_counts_time_in_inputs():
+    result = quiet(CoRNNCell(3, 4), inputs())
+    assert result.time_step is None
