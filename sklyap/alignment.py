@@ -202,14 +202,18 @@ class GradientAlignmentAnalyzer(NetworkTransformer):
         }
 
     def feature_names(self) -> list[str]:
-        """Return the names of the columns, in the order that `features_of` gives."""
-        directions, singular = range(self.n_directions), range(self.n_singular)
-        return [
-            *(f"gradient_energy_{i}" for i in directions),
-            *(f"alignment_{i}_{j}" for i in directions for j in singular),
-            *(f"log_singular_value_{j}" for j in singular),
-            *(f"principal_angle_{i}" for i in range(min(self.n_directions, self.n_singular))),
-        ]
+        """Return the names of the features: what they are, then direction and singular vector by number."""
+        return ["_".join([name, *map(str, i)]) for name, shape in self._shapes().items() for i in np.ndindex(shape)]
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the kinds of features, in order, and how many there are along directions and singular vectors."""
+        q, n = self.n_directions, self.n_singular
+        return {
+            "gradient_energy": (q,),
+            "alignment": (q, n),
+            "log_singular_value": (n,),
+            "principal_angle": (min(q, n),),
+        }
 
     def check_parameters(self) -> None:
         """Raise TypeError or ValueError for parameters that are wrong."""
@@ -248,9 +252,10 @@ class GradientAlignmentAnalyzer(NetworkTransformer):
         sizes = found["singular_values"]
         # A gradient of rank below n_singular (or none at all) has singular values of zero to rounding.
         floor = np.finfo(sizes.dtype).eps * (sizes[0] or 1.0)
-        return np.concatenate([
-            found["energy"][: self.n_directions],
-            found["alignment"].ravel(),
-            np.log(np.maximum(sizes[: self.n_singular], floor)),
-            found["principal_angles"],
-        ]).astype(np.float64)  # fmt: skip
+        features = {
+            "gradient_energy": found["energy"][: self.n_directions],
+            "alignment": found["alignment"],
+            "log_singular_value": np.log(np.maximum(sizes[: self.n_singular], floor)),
+            "principal_angle": found["principal_angles"],
+        }
+        return np.concatenate([features[name].ravel() for name in self._shapes()]).astype(np.float64)

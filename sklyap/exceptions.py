@@ -44,3 +44,8 @@ class UntrustedFileError(ValueError):
 
 class DivergedError(RuntimeError):
     """A loss, weights or a trajectory became NaN or infinite."""
+
+
+def reason_of(error: BaseException) -> str:
+    """Return an error as the sentence that is kept of a network that failed."""
+    return f"{type(error).__name__}: {error}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
@@ -22,6 +23,7 @@ __all__ = [
     "floor_exponents",
     "resolve_device",
     "seed_from",
+    "suggestion",
 ]
 
 _DTYPES = {"float64": torch.float64, "float32": torch.float32}
@@ -244,6 +246,12 @@ def floor_exponents(spectra: np.ndarray) -> np.ndarray:
         return spectra
     lowest = np.where(infinite, np.inf, spectra).min(axis=-1, keepdims=True, initial=np.log(np.finfo(float).eps))
     return np.where(infinite, lowest, spectra)
+
+
+def suggestion(name: Any, known: Iterable[str]) -> str:
+    """Return " Did you mean ...?" with the nearest of the known names, or nothing."""
+    near = difflib.get_close_matches(str(name), list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def seed_from(random_state: Any, *, name: str = "random_state") -> int:

@@ -17,9 +17,9 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from skorch import NeuralNet
 from skorch.callbacks import Callback, LRScheduler, PrintLog
 
-from sklyap.autoencoder.module import Autoencoders, BestWeights, Objective, SpectrumDataset, Stages
+from sklyap.autoencoder.module import AutoencoderLoss, Autoencoders, BestWeights, SpectrumDataset, Stages
 from sklyap.autoencoder.scaling import LossScaler, SpectrumScaler
-from sklyap.autoencoder.settings import as_tuple, check_settings
+from sklyap.autoencoder.settings import as_tuple, check_parameters
 from sklyap.networks.training import batch_loader
 from sklyap.runtime import isolated_rng, one_thread, trainable
 from sklyap.validation import check_exponents, resolve_device, seed_from
@@ -198,7 +198,7 @@ class SpectrumAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Reg
         ValueError, TypeError
             If a parameter is out of range, or a spectrum or loss is not one.
         """
-        check_settings(self)
+        check_parameters(self)
         checked, losses = validate_data(
             self, X, y, dtype=np.float64, ensure_all_finite=False, ensure_min_samples=2, y_numeric=True
         )
@@ -334,7 +334,7 @@ class SpectrumAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Reg
     def _new_net(self, architecture: dict[str, Any], device: torch.device, callbacks: list[Callback]) -> NeuralNet:
         return NeuralNet(
             Autoencoders,
-            criterion=Objective,
+            criterion=AutoencoderLoss,
             criterion__reconstruction_loss=self.reconstruction_loss,
             criterion__prediction_weight=1.0,
             optimizer=torch.optim.AdamW,

@@ -12,7 +12,7 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch import Tensor, nn
 
-__all__ = ["Autoencoders", "BestWeights", "Objective", "SpectrumDataset", "Stages"]
+__all__ = ["AutoencoderLoss", "Autoencoders", "BestWeights", "SpectrumDataset", "Stages"]
 
 ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh}
 
@@ -81,7 +81,7 @@ class Autoencoders(nn.Module):
         return self.head(code)[..., 0], self.decoder(code)
 
 
-class Objective(nn.Module):
+class AutoencoderLoss(nn.Module):
     """Reconstruction error plus `prediction_weight` times the squared error of the prediction.
 
     Each autoencoder's error is the mean over the rows it learns from; they are summed, so that the gradient of

@@ -8,7 +8,7 @@ from typing import Any
 from sklyap.autoencoder.module import ACTIVATIONS
 from sklyap.validation import check_choice, check_int, check_real
 
-__all__ = ["A24_SETTINGS", "as_tuple", "check_settings"]
+__all__ = ["A24_SETTINGS", "as_tuple", "check_parameters"]
 
 A24_SETTINGS: dict[str, Any] = {
     "latent_dim": 32,
@@ -34,7 +34,7 @@ There, spectra were interpolated to 1024 points: ``align="interpolate", n_expone
 """
 
 
-def check_settings(estimator: Any) -> None:
+def check_parameters(estimator: Any) -> None:
     """Raise if a parameter of a SpectrumAutoencoder is out of range."""
     caller = type(estimator).__name__
     for name in ("latent_dim", "max_epochs", "batch_size", "n_members"):

@@ -16,10 +16,10 @@ from sklyap.runtime import pushforward
 __all__ = ["DenseLinearization", "JvpLinearization", "Linearization", "RecurrentCell"]
 
 
-_LARGE = 2**14
-"""From how many numbers on a copy costs more than the calls that avoid it."""
+_COPIED_UP_TO = 2**14
+"""Maximum entries of a product that is copied into column order afterwards; larger ones are computed in that order."""
 _FOLD_UP_TO = 32
-"""Up to this many dimensions matrices for many steps at once cost less than a forward-mode pass at each."""
+"""Maximum dimension up to which Jacobians of many steps at once cost less than a forward-mode pass at each step."""
 
 
 class Linearization(abc.ABC):
@@ -140,7 +140,7 @@ class LeadingLinearization(Linearization):
 
 def by_columns(J: Tensor, Q: Tensor) -> Tensor:
     """Return ``J Q``, of large matrices with contiguous columns: what factorises it would copy it into this order."""
-    return J @ Q if Q.numel() < _LARGE else (Q.mT @ J.mT).mT
+    return J @ Q if Q.numel() < _COPIED_UP_TO else (Q.mT @ J.mT).mT
 
 
 def _jvp_columns(function: Callable[[Tensor], Tensor], point: Tensor, columns: Tensor) -> Tensor:
@@ -200,9 +200,14 @@ class RecurrentCell(nn.Module, abc.ABC):
         return 1
 
     @property
+    def hidden_entries(self) -> list[int]:
+        """Entries of the state that ``state="hidden"`` looks at: those that a readout or a following layer sees."""
+        return list(range(self.output_size))
+
+    @property
     def hidden_state_size(self) -> int:
-        """Length of the hidden state that ``state="hidden"`` looks at, `output_size` for one layer."""
-        return self.output_size
+        """How many entries ``state="hidden"`` looks at."""
+        return len(self.hidden_entries)
 
     @abc.abstractmethod
     def step(self, s: Tensor, x: Tensor | None) -> Tensor:

@@ -19,7 +19,7 @@ from sklyap.cells.projected_lstm import ProjectedLSTMCell
 from sklyap.cells.stacked import StackedCell
 from sklyap.runtime import undrawn
 
-__all__ = ["as_recurrent_cell", "find_layer", "module_of"]
+__all__ = ["as_recurrent_cell", "find_layer", "module_of", "name_in_layer"]
 
 _TORCH = (nn.RNN, nn.GRU, nn.LSTM, nn.RNNCell, nn.GRUCell, nn.LSTMCell)
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase, RecurrentCell)
@@ -201,18 +201,25 @@ def _cell_of(layer: Any, *, alone: bool) -> RecurrentCell:
         return layer if alone else copy.deepcopy(layer)
     _renew_weights(layer)
     kind, options = _kind_of(layer)
-    suffixes = [f"_l{i}" for i in range(layer.num_layers)] if isinstance(layer, nn.RNNBase) else [""]
     cells: list[RecurrentCell] = []
-    for suffix in suffixes:
-        n_inputs = cells[-1].output_size if cells else layer.input_size
-        with undrawn():
-            cell = kind(n_inputs, layer.hidden_size, bias=bool(layer.bias), **options)
-        cell.to(getattr(layer, f"weight_ih{suffix}"))
-        with torch.no_grad():
-            for name, parameter in cell.named_parameters():
-                parameter.copy_(getattr(layer, name + suffix))
-        cells.append(cell.eval().requires_grad_(False))
-    return cells[0] if len(cells) == 1 else StackedCell(cells).eval()
+    with undrawn():
+        for _ in range(layer.num_layers if isinstance(layer, nn.RNNBase) else 1):
+            n_inputs = cells[-1].output_size if cells else layer.input_size
+            cells.append(kind(n_inputs, layer.hidden_size, bias=bool(layer.bias), **options))
+    cell = cells[0] if len(cells) == 1 else StackedCell(cells)
+    cell.to(getattr(layer, name_in_layer(layer, "weight_ih")))
+    with torch.no_grad():
+        for name, parameter in cell.named_parameters():
+            parameter.copy_(getattr(layer, name_in_layer(layer, name)))
+    return cell.eval().requires_grad_(False)
+
+
+def name_in_layer(layer: nn.Module, name: str) -> str:
+    """Return what torch calls a cell's parameter: ``cells.1.weight_hh`` is ``weight_hh_l1``."""
+    if not isinstance(layer, nn.RNNBase):
+        return name
+    *stack, own = name.split(".")
+    return f"{own}_l{stack[1] if stack else 0}"
 
 
 def _renew_weights(layer: nn.Module) -> None:

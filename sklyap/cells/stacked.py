@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -80,8 +80,9 @@ class StackedCell(RecurrentCell):
         return self.cells[-1].output(s[..., self.state_size - self.sizes[-1] :])
 
     @property
-    def hidden_state_size(self) -> int:
-        return sum(cell.output_size for cell in self.cells)
+    def hidden_entries(self) -> list[int]:
+        starts = accumulate(self.sizes[:-1], initial=0)
+        return [start + entry for start, cell in zip(starts, self.cells, strict=True) for entry in cell.hidden_entries]
 
     def step(self, s: Tensor, x: Tensor | None) -> Tensor:
         states = []

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 from sklearn.base import BaseEstimator, clone
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.dummy import DummyRegressor
@@ -20,6 +19,7 @@ from sklearn.preprocessing import OneHotEncoder, SplineTransformer, StandardScal
 
 from sklyap.autoencoder import SpectrumAutoencoder
 from sklyap.statistics import SpectrumStatistics
+from sklyap.statistics.ranks import column_correlations
 from sklyap.validation import check_choice, seed_from
 
 __all__ = ["FEATURES", "check_predictors", "default_loss_predictors"]
@@ -95,11 +95,7 @@ def check_predictors(predictors: Mapping[str, Any]) -> dict[str, tuple[tuple[str
 
 def _rank_correlations(X: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return abs(Spearman's ρ) of every column with y, 0 for a constant column."""
-    ranks = rankdata(np.column_stack([X, y]), axis=0)
-    ranks = ranks - ranks.mean(axis=0)
-    norms = np.sqrt((ranks**2).sum(axis=0))
-    products: NDArray[np.float64] = np.abs(ranks[:, :-1].T @ ranks[:, -1])
-    return np.divide(products, norms[:-1] * norms[-1], out=np.zeros(X.shape[1]), where=norms[:-1] * norms[-1] > 0)
+    return np.nan_to_num(np.abs(column_correlations(X, y)))
 
 
 def _trees(seed: int) -> ExtraTreesRegressor:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 from sklearn.utils import check_random_state
 
+from sklyap.statistics.ranks import column_correlations
 from sklyap.validation import check_choice
 
 __all__ = ["score_predictions"]
@@ -95,12 +95,7 @@ def _r2(y: NDArray[np.float64], P: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _spearman(y: NDArray[np.float64], P: NDArray[np.float64]) -> NDArray[np.float64]:
-    ranks = rankdata(np.column_stack([y, P]), axis=0)
-    ranks = ranks - ranks.mean(axis=0)
-    norms = np.sqrt((ranks**2).sum(axis=0))
-    products = ranks[:, 0] @ ranks[:, 1:]
-    scale = norms[0] * norms[1:]
-    return np.divide(products, scale, out=np.zeros(P.shape[1]), where=scale > 0)
+    return np.nan_to_num(column_correlations(P, y))  # a constant prediction orders nothing
 
 
 def _spearman_within(y: NDArray[np.float64], P: NDArray[np.float64], groups: NDArray[Any]) -> NDArray[np.float64]:

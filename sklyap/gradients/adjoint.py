@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sklyap.cells import RecurrentCell, StackedCell
+from sklyap.cells import RecurrentCell
 from sklyap.orthonormalize import random_bases
 from sklyap.runtime import flushed_denormals, pushforward
 from sklyap.tangent import Factors, qr_iteration, tangent_size
@@ -25,7 +25,6 @@ __all__ = [
     "ParameterMap",
     "backpropagate",
     "backward_pass",
-    "hidden_part",
     "lifted",
     "shares",
     "state_gradients",
@@ -119,7 +118,7 @@ def backward_pass(
     k = N if rank is None else rank
     batch_size = n if batch_size is None else check_int(batch_size, "batch_size", low=1)
     spacing = _check_checkpoint(checkpoint, T, min(batch_size, n) * k * (N + k) * delta.element_size())
-    part = slice(None) if state == "full" else hidden_part(cell)
+    part = slice(None) if state == "full" else cell.hidden_entries
     passes = []
     with torch.no_grad(), flushed_denormals():
         for rows in torch.arange(n).split(batch_size):
@@ -338,23 +337,12 @@ def state_gradients(cell: RecurrentCell, x: Tensor, s: Tensor, delta: Tensor) ->
     return torch.stack(grads, -1)
 
 
-def hidden_part(cell: RecurrentCell) -> list[int]:
-    """Return which entries of the state are the hidden state that ``state="hidden"`` looks at."""
-    entries: list[int] = []
-    offset = 0
-    for part in cell.cells if isinstance(cell, StackedCell) else [cell]:
-        assert isinstance(part, RecurrentCell)
-        entries.extend(range(offset, offset + part.output_size))
-        offset += part.state_size
-    return entries
-
-
 def lifted(g: Tensor, cell: RecurrentCell) -> Tensor:
     """Return gradients (..., N) as gradients of the whole state, zero where it is frozen."""
     if g.shape[-1] == cell.state_size:
         return g
     whole = g.new_zeros(*g.shape[:-1], cell.state_size)
-    whole[..., hidden_part(cell)] = g
+    whole[..., cell.hidden_entries] = g
     return whole
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from sklyap.cells import RecurrentCell, StackedCell
 from sklyap.covariant import covariant_from_qr
 from sklyap.exceptions import SklyapWarning
-from sklyap.gradients.adjoint import BackwardPass, ParameterMap, backward_pass, hidden_part, shares, state_gradients
+from sklyap.gradients.adjoint import BackwardPass, ParameterMap, backward_pass, shares, state_gradients
 from sklyap.gradients.directions import (
     cosines,
     expected_cosine,
@@ -311,7 +311,7 @@ class _Subject:
             "state": state, "orthonormalizer": orthonormalizer, "checkpoint": checkpoint, "batch_size": batch_size,
             "seed": seed_from(random_state),
         }  # fmt: skip
-        part = hidden_part(cell) if state == "hidden" else list(range(cell.state_size))
+        part = cell.hidden_entries if state == "hidden" else list(range(cell.state_size))
         return cls(objective, name, part, n_directions, n_singular, options)
 
     @property

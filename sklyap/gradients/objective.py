@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from sklyap.cells import RecurrentCell, as_recurrent_cell
-from sklyap.cells.conversion import module_of
+from sklyap.cells.conversion import module_of, name_in_layer
 from sklyap.cells.drive import Drive, check_finite
 from sklyap.cells.encoder import LayerInput
 from sklyap.exceptions import DivergedError
-from sklyap.gradients.replay import Replay, cast_inputs, name_in_layer
+from sklyap.gradients.replay import Replay, cast_inputs
 from sklyap.runtime import kept_rng
 
 __all__ = ["Loss", "Objective"]

@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from sklyap.cells import RecurrentCell
 
-__all__ = ["Replay", "cast_inputs", "name_in_layer"]
+__all__ = ["Replay", "cast_inputs"]
 
 
 def cast_inputs(dtype: torch.dtype, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
@@ -74,11 +74,3 @@ def _torch_output(layer: nn.RNNBase, states: Tensor) -> tuple[Tensor, Any]:
     output = parts[0][:, :, -1]
     last = [part[:, -1].transpose(0, 1) for part in parts]
     return (output if layer.batch_first else output.transpose(0, 1)), (tuple(last) if len(last) > 1 else last[0])
-
-
-def name_in_layer(layer: nn.Module, name: str) -> str:
-    """Return what torch calls a cell's parameter: ``cells.1.weight_hh`` is ``weight_hh_l1``."""
-    if not isinstance(layer, nn.RNNBase):
-        return name
-    *stack, own = name.split(".")
-    return f"{own}_l{stack[1] if stack else 0}"

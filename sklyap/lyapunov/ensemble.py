@@ -108,8 +108,8 @@ class EnsembleCell(RecurrentCell):
             self.register_buffer(f"stacked_{i}", (parameters | buffers)[name].detach())
 
     @property
-    def hidden_state_size(self) -> int:
-        return self._template[0].cell.hidden_state_size
+    def hidden_entries(self) -> list[int]:
+        return self._template[0].cell.hidden_entries
 
     def step(self, s: Tensor, x: Tensor | None) -> Tensor:
         return self.each(lambda cell, s, x: cell.step(s, x), s, x)

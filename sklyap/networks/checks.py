@@ -13,8 +13,7 @@ from torch import Tensor
 
 from sklyap.cells import CELLS, RecurrentCell
 from sklyap.networks.initialization import INITIALIZERS
-from sklyap.networks.training import suggestion
-from sklyap.validation import check_choice, check_int, check_real
+from sklyap.validation import check_choice, check_int, check_real, suggestion
 
 __all__ = ["OPTIMIZERS", "as_tensor", "check_parameters", "check_tokens", "check_values", "rank", "to_numpy"]
 

@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
+from scipy.optimize import brentq
 from torch import Tensor, nn
 
 from sklyap.cells.base import RecurrentCell
-from sklyap.cells.conversion import as_recurrent_cell
+from sklyap.exceptions import DivergedError, SklyapWarning
+from sklyap.lyapunov import lyapunov_spectrum
 from sklyap.validation import check_choice, check_real
 
 __all__ = ["INITIALIZERS", "critical_", "initialize_", "normal_", "orthogonal_", "uniform_", "xavier_"]
 
 _LARGEST_FACTOR = 2.0**10  # beyond it every gate is saturated
-_TOLERANCE = 1e-3  # nats per step
+_TOLERANCE = 1e-3  # nats per step, and of the logarithm of the factor
+_LARGEST_EXPONENT = 100.0  # nats per step: what a root finder is told of annihilated directions and of divergence
 
 
 @torch.no_grad()
@@ -102,8 +107,8 @@ def xavier_(layers: nn.Module, scale: float | None = None) -> None:
 def critical_(layers: nn.Module, drive: Tensor | None = None, *, n_steps: int = 150) -> float:
     """Multiply the recurrent weights by the factor that brings the largest Lyapunov exponent closest to zero.
 
-    The factor is the sign change of the exponent that lies nearest to 1, found by doubling (or halving) and
-    bisection on a logarithmic scale. An exponent that never changes sign (an architecture that is stable by
+    The factor is the sign change of the exponent that lies nearest to 1: doubling or halving brackets it, and Brent's
+    method finds it on a logarithmic scale. An exponent that never changes sign (an architecture that is stable by
     construction, say) is left at the factor where it was nearest to zero.
 
     Parameters
@@ -113,7 +118,7 @@ def critical_(layers: nn.Module, drive: Tensor | None = None, *, n_steps: int = 
     drive : Tensor of shape (n_sequences, n_steps, n_inputs), optional
         Input of the recurrent layers, repeated or cut to `n_steps`; standard normal when None.
     n_steps : int, default=150
-        Steps per evaluation of the exponent; the first third settles and is not averaged.
+        Steps per evaluation of the exponent; the first third is transient and not averaged.
 
     Returns
     -------
@@ -133,13 +138,11 @@ def critical_(layers: nn.Module, drive: Tensor | None = None, *, n_steps: int = 
     twin = copy.deepcopy(layers).double().eval()
     originals = [(p, p.clone()) for p in _recurrent_weights(twin)]
     drive = _repeated(twin, drive, n_steps)
-    n_state = as_recurrent_cell(twin).state_size
-    tangent = torch.randn(len(drive), n_state, 1, dtype=torch.float64, device=drive.device)
 
     def exponent(log_factor: float) -> float:
         for parameter, original in originals:
             parameter.copy_(original * math.exp(log_factor))
-        return _largest_exponent(as_recurrent_cell(twin), drive, tangent)
+        return _largest_exponent(twin, drive)
 
     log_factor, value = _nearest_root(exponent, limit=math.log(_LARGEST_FACTOR), step=math.log(2.0))
     for parameter in _recurrent_weights(layers):
@@ -235,44 +238,34 @@ def _repeated(layers: nn.Module, drive: Tensor | None, n_steps: int) -> Tensor:
     return drive.to(like)[:, torch.arange(n_steps, device=like.device) % drive.shape[1]]
 
 
-def _largest_exponent(cell: RecurrentCell, drive: Tensor, tangent: Tensor) -> float:
-    """Return the growth of one normalised tangent vector, in nats per step, averaged over sequences."""
-    n, n_steps, _ = drive.shape
-    settle = n_steps // 3
-    s, total = cell.initial_state(n), torch.zeros(n, dtype=drive.dtype, device=drive.device)
-    for t in range(n_steps):
-        tangent, s = cell.push(s, drive[:, t], tangent), cell.step(s, drive[:, t])
-        growth = torch.linalg.vector_norm(tangent, dim=1, keepdim=True)
-        tangent = tangent / growth
-        if t >= settle:
-            total += growth.log().flatten()
-    # A direction that is annihilated gives 0/0: as contracting as can be.
-    return total.nan_to_num(nan=-math.inf, posinf=math.inf, neginf=-math.inf).mean().item() / (n_steps - settle)
+def _largest_exponent(layers: nn.Module, drive: Tensor) -> float:
+    """Return the largest Lyapunov exponent in nats per step, within ±`_LARGEST_EXPONENT`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SklyapWarning)  # a sign that cannot be told is what is looked for
+            result = lyapunov_spectrum(
+                layers, drive, n_exponents=1, warmup=drive.shape[1] // 3, device=drive.device, random_state=0
+            )
+    except DivergedError:
+        return _LARGEST_EXPONENT
+    return float(np.clip(result.exponents[0], -_LARGEST_EXPONENT, _LARGEST_EXPONENT))
 
 
 def _nearest_root(function: Callable[[float], float], *, limit: float, step: float) -> tuple[float, float]:
     """Return ``(x, function(x))`` at the sign change nearest to 0, or where the function was nearest to zero."""
-    x, value = 0.0, function(0.0)
-    best = (x, value)
-    direction = -step if value > 0 else step
-    while abs(x) < limit and abs(best[1]) > _TOLERANCE:
+    seen: dict[float, float] = {}
+
+    def evaluated(x: float) -> float:
+        """Return the function, or zero where it is as good as that, which ends the search."""
+        if x not in seen:
+            seen[x] = function(x)
+        return seen[x] if abs(seen[x]) > _TOLERANCE else 0.0
+
+    x, value = 0.0, evaluated(0.0)
+    direction = math.copysign(step, -value)
+    while value and abs(x) < limit:
         previous, x = x, x + direction
-        value = function(x)
-        best = min(best, (x, value), key=lambda pair: abs(pair[1]))
-        if (value > 0) != (direction < 0):
-            return _bisect(function, previous, x, rising=direction > 0, best=best)
-    return best
-
-
-def _bisect(
-    function: Callable[[float], float], near: float, far: float, *, rising: bool, best: tuple[float, float]
-) -> tuple[float, float]:
-    """Halve the interval between two signs until the function is small there."""
-    for _ in range(20):
-        if abs(best[1]) <= _TOLERANCE:
+        if value * evaluated(x) <= 0:
+            brentq(evaluated, previous, x, xtol=_TOLERANCE, maxiter=20, disp=False)
             break
-        middle = (near + far) / 2
-        value = function(middle)
-        best = min(best, (middle, value), key=lambda pair: abs(pair[1]))
-        near, far = (near, middle) if (value > 0) == rising else (middle, far)
-    return best
+    return min(seen.items(), key=lambda pair: abs(pair[1]))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import inspect
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sequential
 
 from sklyap.exceptions import DivergedError
 from sklyap.runtime import seed_generators
+from sklyap.validation import suggestion
 
 __all__ = [
     "SequenceDataset",
@@ -28,7 +28,6 @@ __all__ = [
     "batch_loader",
     "check_net_params",
     "derived_seed",
-    "suggestion",
 ]
 
 
@@ -184,12 +183,6 @@ class SequenceNet(NeuralNet):
         # Class indices lack the last axis of the outputs; regression targets have it.
         y_true = y_true.reshape(len(rows), *y_true.shape[y_pred.ndim - 1 :])
         return super().get_loss(rows, y_true, *args, **kwargs)
-
-
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return " Did you mean ...?" with the nearest of the known names, or nothing."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def check_net_params(net_params: Any, options: dict[str, Any], caller: str) -> None:

@@ -18,7 +18,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
-from sklyap.exceptions import FailedNetworkWarning
+from sklyap.exceptions import FailedNetworkWarning, reason_of
 from sklyap.runtime import lent_turn, one_thread, watch_parent
 from sklyap.validation import check_choice, check_networks
 
@@ -64,7 +64,7 @@ def attempt(function: Callable[..., Any], *args: Any, index: int, on_error: str)
     except Exception as error:
         if on_error == "raise":
             raise
-        return Failure(f"{type(error).__name__}: {error}")
+        return Failure(reason_of(error))
 
 
 class NetworkTransformer(TransformerMixin, BaseEstimator, ABC):

@@ -13,7 +13,7 @@ import torch
 
 from sklyap.cells import RecurrentCell
 
-__all__ = ["Unknown", "describe", "differences", "fingerprint", "identity", "recall"]
+__all__ = ["Unknown", "describe", "differences", "digest", "identity", "recall"]
 
 _CLASS, _OBJECT = "__class__", "__object__"
 _MAX_DEPTH = 6  # of objects that are described
@@ -74,7 +74,7 @@ def recall(description: Any, depth: int = 0) -> Any:
     return description
 
 
-def fingerprint(array: Any) -> str | None:
+def digest(array: Any) -> str | None:
     """Return type, shape and SHA-256 of an array."""
     if array is None:
         return None

@@ -10,6 +10,7 @@ from typing import Any
 from joblib import Parallel, delayed, effective_n_jobs
 from joblib.parallel import get_active_backend
 
+from sklyap.exceptions import reason_of
 from sklyap.population.worker import Task, fail, run_task
 
 __all__ = ["run_all"]
@@ -139,4 +140,4 @@ def _is_cluster_error(error: BaseException) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".partition("\n")[0]
+    return reason_of(error).partition("\n")[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -14,9 +13,9 @@ from sklearn.model_selection import ParameterGrid, ParameterSampler, train_test_
 from sklearn.utils import check_array
 from torch import Tensor
 
-from sklyap.population.description import describe, fingerprint
+from sklyap.population.description import describe, digest
 from sklyap.population.records import copies
-from sklyap.validation import check_int, check_real, seed_from
+from sklyap.validation import check_int, check_real, seed_from, suggestion
 
 __all__ = ["CALLER", "Plan", "make_plan"]
 
@@ -66,7 +65,7 @@ class Plan:
                 "class": describe(type(self.estimator)),
                 "params": describe({k: v for k, v in own.items() if k not in ("random_state", "verbose")}),
             },
-            "data": {**self.given, "X_val": fingerprint(self.data[2]), "y_val": fingerprint(self.data[3])},
+            "data": {**self.given, "X_val": digest(self.data[2]), "y_val": digest(self.data[3])},
             "networks": describe(self.params),
         }
 
@@ -96,8 +95,8 @@ def make_plan(
         estimator=estimator,
         epochs=epochs,
         given={
-            "X": fingerprint(arrays[0]),
-            "y": fingerprint(arrays[1]),
+            "X": digest(arrays[0]),
+            "y": digest(arrays[1]),
             "validation": float(validation) if isinstance(validation, Real) else None,
         },
         data=_split(estimator, arrays, validation, _seed(entropy, _FOR_SPLIT), caller),
@@ -214,8 +213,7 @@ def _check_grids(estimator: BaseEstimator, distributions: Any, caller: str) -> l
     known = estimator.get_params()
     for name in (name for grid in grids for name in grid):
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            hint = suggestion(name, known)
             if "__" in str(name):
                 hint = f" Options of the skorch net and its optimizer go together: 'net_params': [{{{name!r}: ...}}]."
             raise ValueError(

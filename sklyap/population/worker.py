@@ -8,6 +8,7 @@ from typing import Any
 
 from sklearn.base import BaseEstimator, clone
 
+from sklyap.exceptions import reason_of
 from sklyap.population.claims import ForeignDirectoryError
 from sklyap.population.records import NetworkRecord, PopulationDirectory, copies
 from sklyap.population.snapshots import SnapshotCallback, history_columns
@@ -90,7 +91,7 @@ def _train(task: Task, X: Any, y: Any, X_val: Any, y_val: Any) -> NetworkRecord:
         estimator.fit(X, y, X_val, y_val)
         _check_not_interrupted(estimator, own)
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
+        reason = reason_of(error)
     net = getattr(estimator, "net_", None)
     return NetworkRecord(
         index=task.index,

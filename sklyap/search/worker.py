@@ -13,6 +13,7 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch import Tensor
 
+from sklyap.exceptions import reason_of
 from sklyap.networks.continuation import can_continue, export_optimizer, restore_optimizer
 from sklyap.population.records import NetworkRecord, Snapshot, copies, epoch_key
 from sklyap.population.snapshots import history_columns
@@ -143,7 +144,7 @@ def _train(segment: Segment, X: Any, y: Any, X_val: Any, y_val: Any) -> Result:
             raise KeyboardInterrupt
         optimizer = export_optimizer(estimator) if goes_on else None
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
+        reason = reason_of(error)
     net = getattr(estimator, "net_", None)
     record = NetworkRecord(
         index=segment.index,

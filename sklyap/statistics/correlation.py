@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import false_discovery_control, pearsonr, rankdata, spearmanr
+from scipy.stats import false_discovery_control, pearsonr, spearmanr
 from sklearn.utils import check_array, check_consistent_length, check_random_state
 from sklearn.utils.validation import column_or_1d
 
 from sklyap.exceptions import SklyapWarning
 from sklyap.statistics.functions import Statistic
+from sklyap.statistics.ranks import column_correlations
 from sklyap.statistics.transformer import evaluate, resolve
 from sklyap.validation import check_choice, check_exponents, check_int, check_real
 
@@ -125,11 +126,5 @@ def _bootstrap_correlations(
     correlations = np.empty((n_bootstrap, table.shape[1]))
     for draw in range(n_bootstrap):
         rows = rng.randint(len(losses), size=len(losses))
-        sample = np.column_stack([table[rows], losses[rows]])
-        if method == "spearman":
-            sample = rankdata(sample, axis=0)
-        sample = sample - sample.mean(axis=0)
-        norms = np.sqrt(np.sum(sample**2, axis=0))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            correlations[draw] = (sample[:, -1] @ sample[:, :-1]) / (norms[:-1] * norms[-1])
+        correlations[draw] = column_correlations(table[rows], losses[rows], method)
     return correlations

@@ -6,7 +6,6 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -74,9 +73,12 @@ def check_cell(
         s, inputs = states[:-1], None if x is None else x.transpose(0, 1)  # (T, n, ...)
         J, Jx = _check_derivative(cell, s, inputs, rtol)
         _check_forms(cell.linearize(s, inputs), J, Jx, rtol, "linearize")
-        hidden = _hidden_entries(cell)
+        hidden = cell.hidden_entries
         Jx_hidden = None if Jx is None else Jx[..., hidden, :]
-        expect(cell.hidden_state_size == len(hidden), f"hidden_state_size must be {len(hidden)}")
+        expect(
+            hidden == sorted(set(hidden)) and set(hidden) <= set(range(cell.state_size)),
+            f"hidden_entries must be different entries of the state, in order, got {hidden}",
+        )
         J_hidden, linearization = J[..., hidden, :][..., hidden], cell.hidden_linearization(s, inputs)
         _check_forms(linearization, J_hidden, Jx_hidden, rtol, "hidden_linearization")
         _check_as_layer(cell, n_steps if x is None else x, n_sequences, rtol)
@@ -210,14 +212,6 @@ def _check_form(form: Linearization, J: Tensor, Q: Tensor, rtol: float, label: s
     _expect_close(form[0].push(Q[0]), J[0] @ Q[0], rtol, f"{label}[0].push")
     _expect_close(form[1:].push(Q[1:]), J[1:] @ Q[1:], rtol, f"{label}[1:].push")
     _expect_close(form[1:][0].dense(), J[1], rtol, f"{label}[1:][0].dense")
-
-
-def _hidden_entries(cell: RecurrentCell) -> list[int]:
-    """Return the entries of the state that ``state="hidden"`` looks at."""
-    if not isinstance(cell, StackedCell):
-        return list(range(cell.output_size))
-    starts = accumulate(cell.sizes[:-1], initial=0)
-    return [start + i for start, layer in zip(starts, cell.cells, strict=True) for i in range(layer.output_size)]
 
 
 def _check_as_layer(cell: RecurrentCell, x: Tensor | int, n: int, rtol: float) -> None:

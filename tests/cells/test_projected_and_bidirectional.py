@@ -7,8 +7,8 @@ from torch import nn
 
 from sklyap import LyapunovSpectrumTransformer, as_recurrent_cell, lyapunov_spectrum
 from sklyap.cells import ProjectedLSTMCell
+from sklyap.cells.conversion import name_in_layer
 from sklyap.gradients import loss_gradient
-from sklyap.gradients.replay import name_in_layer
 from sklyap.testing import check_cell
 from tests.cells.networks import Wrapper, assert_drives, draw, outputs_of, same_spectrum
 

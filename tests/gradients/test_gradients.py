@@ -13,7 +13,6 @@ from sklyap import RNNClassifier, as_recurrent_cell, lyapunov_spectrum
 from sklyap.cells import CELLS, FunctionCell, StackedCell
 from sklyap.exceptions import DivergedError
 from sklyap.gradients import default_ranks, gradient_from_qr, loss_gradient, parameter_names
-from sklyap.gradients.adjoint import hidden_part
 from sklyap.tangent import qr_iteration
 
 EXACT = 1e-10  # what is promised; what is met is some 1e-15
@@ -160,7 +159,7 @@ def test_state_hidden_is_an_approximation_and_says_so():
         assert found.coefficients.shape[-1] == 5 * layers
         assert 1e-3 < found.relative_error[-1] < 1.5
         assert found.energy[-1] == pytest.approx(1, abs=1e-12)  # of the hidden part, which it spans
-        frozen = np.setdiff1d(np.arange(10 * layers), hidden_part(as_recurrent_cell(network)))
+        frozen = np.setdiff1d(np.arange(10 * layers), as_recurrent_cell(network).hidden_entries)
         assert not found.state_gradients[..., frozen].any()
     gru = Net("gru", X.shape[2], 5, 1, 3, False)
     assert loss_gradient(gru, X, y, state="hidden", ranks="auto").relative_error[-1] < EXACT
