@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sklyap.cells import as_recurrent_cell
+from sklyap.cells.conversion import opened
 from sklyap.cells.drive import Drive
 from sklyap.exceptions import DegenerateSpectrumWarning
 from sklyap.orthonormalize import random_bases
@@ -173,6 +174,8 @@ def covariant_lyapunov_vectors(
     dtype: str | torch.dtype = "float64",
     device: str | torch.device = "auto",
     batch_size: int | None = None,
+    layer: str | None = None,
+    forward_kwargs: Mapping[str, Any] | None = None,
     random_state: Any = None,
 ) -> CovariantVectors:
     """Compute the covariant Lyapunov vectors of a network along sequences [1]_.
@@ -198,6 +201,10 @@ def covariant_lyapunov_vectors(
     device : str, default="auto"
     batch_size : int, optional
         How many sequences to carry at once; all by default.
+    layer : str, optional
+        The name of the recurrent submodule to take where there are several.
+    forward_kwargs : dict, optional
+        Further arguments of the network's `forward`.
     random_state : int, numpy random generator or None
         Seeds the tangent basis; None is 0.
 
@@ -239,10 +246,10 @@ def covariant_lyapunov_vectors(
     [[1.     0.5547]
      [0.     0.8321]]
     """
-    cell = as_recurrent_cell(network)
+    cell = opened(network, layer=layer)
     k, N = check_settings(cell, n_exponents, 1, orthonormalizer, state)
     dtype, device, seed = check_dtype(dtype), resolve_device(device), seed_from(random_state)
-    drive = Drive.of(cell, sequences).to(dtype, device)
+    drive = Drive.of(cell, sequences, forward_kwargs=forward_kwargs).to(dtype, device)
     if len(set(drive.lengths)) > 1:
         raise ValueError("The 'sequences' parameter must have sequences of one length. Got a list of several.")
     warmup = drive.settling(warmup)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ import torch
 from torch import Tensor
 
 from sklyap.cells.base import RecurrentCell
+from sklyap.cells.batches import grouped
+from sklyap.cells.conversion import adopt, check_standing
+from sklyap.cells.encoder import LayerInput
 from sklyap.cells.probe import probe
 from sklyap.cells.rows import RowsCell
 from sklyap.validation import check_int, check_sequences
@@ -33,10 +37,31 @@ class Drive:
     lengths: list[int]
 
     @classmethod
-    def of(cls, cell: RecurrentCell, sequences: Any, *, attached: bool = False) -> Drive:
-        """Validate `sequences` and run them through the encoder of the cell, if it has one.
+    def of(
+        cls,
+        cell: RecurrentCell,
+        sequences: Any,
+        *,
+        lengths: Any = None,
+        forward_kwargs: Mapping[str, Any] | None = None,
+        attached: bool = False,
+    ) -> Drive:
+        """Validate `sequences`, and run them through the network around the cell, if there is one.
 
-        With `attached`, inputs stay in the graph that they come from.
+        The network is seen at work here: the cell, which is changed in place, gets the weights that were used, and a
+        network whose recurrent layer is not its step is refused.
+
+        Parameters
+        ----------
+        cell : RecurrentCell
+        sequences : array-like, list of arrays, PackedSequence, or int
+            See :func:`~sklyap.lyapunov_spectrum`.
+        lengths : sequence of int, optional
+            How many steps of each sequence of a padded array count.
+        forward_kwargs : mapping, optional
+            Further arguments of the network's `forward`.
+        attached : bool
+            Whether inputs stay in the graph that they come from.
         """
         if isinstance(sequences, Drive):
             return sequences
@@ -55,17 +80,26 @@ class Drive:
                 "The 'sequences' parameter must be an array (n_sequences, n_steps, n_inputs), as the network takes "
                 f"{cell.n_inputs} inputs per step. Got {sequences!r} instead."
             )
-        inputs: list[Tensor] = []
-        starts: list[Tensor] = []
-        for part in _one_length_each(sequences):
-            x, start = (part, None) if cell.encoder is None else cell.encoder(check_finite(part))
-            if cell.encoder is not None and isinstance(sequences, list | tuple) and len(x) != len(part):
-                # Items of a list are sequences, also for a network that takes time first.
-                x, start = cell.encoder(check_finite(part).transpose(0, 1))
-            x = check_sequences(x, n_inputs=cell.n_inputs, detach=not attached)
-            inputs.extend(x)
-            starts.extend([] if start is None else start)
-        return cls(inputs, torch.stack(starts) if starts else None, [len(x) for x in inputs])
+        encoder = cell.encoder
+        if forward_kwargs:
+            encoder = _with_arguments(encoder, forward_kwargs)
+        groups = grouped(sequences, lengths, detach=not attached)
+        if forward_kwargs and len(groups) > 1:
+            raise ValueError(
+                "The 'forward_kwargs' parameter needs sequences of one length. Got several: give a padded array, and "
+                "their lengths among forward_kwargs if the network's forward takes them."
+            )
+        inputs: dict[int, Tensor] = {}
+        starts: dict[int, Tensor] = {}
+        for indices, part in groups:
+            rows, start = _driven(cell, encoder, check_finite(part), listed=isinstance(sequences, list | tuple), detach=not attached)
+            # Rows are not always the network's sequences: it may fold other axes into them.
+            keys = indices if len(rows) == len(indices) else range(len(inputs), len(inputs) + len(rows))
+            inputs.update(zip(keys, rows, strict=True))
+            starts.update({} if start is None else dict(zip(keys, start, strict=True)))
+        ordered = [inputs[i] for i in sorted(inputs)]
+        first = torch.stack([starts[i] for i in sorted(starts)]) if starts else None
+        return cls(ordered, first, [len(x) for x in ordered])
 
     @property
     def n_sequences(self) -> int:
@@ -110,9 +144,69 @@ class Drive:
         return x, s[indices], lengths
 
 
+def _driven(cell: RecurrentCell, encoder: Any, part: Tensor, *, listed: bool) -> tuple[list[Tensor], Tensor | None]:
+    """Return what drives a cell, a tensor (n_steps_i, n_inputs) for each row, and where it starts."""
+    if encoder is None:
+        return list(check_sequences(_as_series(part, cell), n_inputs=cell.n_inputs, detach=detach)), None
+    if not isinstance(encoder, LayerInput):
+        x, start = encoder(part)
+        return list(check_sequences(x, n_inputs=cell.n_inputs, detach=detach)), start
+    if listed and part.ndim == 2 and part.is_floating_point():
+        part = part.unsqueeze(-1)  # items of a list are sequences, of one input per step
+    seen = encoder.observe(part)
+    if encoder.differentiable:
+        check_standing(encoder, seen)
+    else:
+        adopt(cell, encoder, seen)
+    x = check_sequences(seen.x, n_inputs=cell.n_inputs, detach=detach)
+    return [row[:length] for row, length in zip(x, seen.lengths, strict=True)], seen.start
+
+
+def _as_series(part: Tensor, cell: RecurrentCell) -> Tensor:
+    """Return a single series (n_steps, n_inputs) as one sequence, where two dimensions cannot be anything else."""
+    if part.ndim != 2 or part.shape[1] != cell.n_inputs:
+        return part
+    n = part.shape[0]
+    if cell.n_inputs == 1 and n > 1:
+        raise ValueError(
+            f"The 'sequences' parameter, of shape {tuple(part.shape)}, can be read as {n} sequences of one step or as "
+            f"one series of {n} steps. Give it three dimensions: sequences.reshape(1, {n}, 1) is one series, "
+            f"sequences.reshape({n}, 1, 1) is {n} sequences."
+        )
+    return part.unsqueeze(0)
+
+
+def _with_arguments(encoder: Any, arguments: Mapping[str, Any]) -> LayerInput:
+    """Return an encoder that hands further arguments to the network, numbers in its dtype."""
+    if not isinstance(encoder, LayerInput):
+        raise ValueError(
+            "The 'forward_kwargs' parameter is for a network with a forward of its own. Got a bare recurrent layer or "
+            "cell; wrap it in a module whose forward takes them."
+        )
+    if not isinstance(arguments, Mapping):
+        raise TypeError(
+            f"The 'forward_kwargs' parameter must be a dict of arguments of forward. Got {arguments!r:.80} instead."
+        )
+    like = next((p for p in encoder.module.parameters() if p.is_floating_point()), torch.empty(0))
+
+    def cast(value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            value = torch.from_numpy(value)
+        if isinstance(value, Tensor) and value.is_floating_point():
+            return value.detach().to(like)
+        return type(value)(map(cast, value)) if type(value) in (tuple, list) else value
+
+    return replace(encoder, arguments={name: cast(value) for name, value in arguments.items()})
+
+
 def check_finite(sequences: Any) -> Tensor:
-    """Return sequences as a tensor of finite numbers, floating or integer, of any shape."""
+    """Return sequences as a tensor of finite real numbers, floating or integer, of two dimensions or more."""
     tensor = sequences if isinstance(sequences, Tensor) else torch.as_tensor(np.asarray(sequences))
+    if tensor.is_complex():
+        raise TypeError(
+            f"The 'sequences' parameter must hold real numbers. Got dtype {tensor.dtype} instead; "
+            "torch.view_as_real gives real and imaginary parts as inputs."
+        )
     if 0 in tensor.shape or tensor.ndim < 2:
         raise ValueError(
             "The 'sequences' parameter must be a non-empty array (n_sequences, n_steps, ...). "
@@ -122,16 +216,3 @@ def check_finite(sequences: Any) -> Tensor:
         where = tuple(int(i) for i in (~torch.isfinite(tensor)).nonzero()[0])
         raise ValueError(f"The 'sequences' parameter must be finite. Got {float(tensor[where])} at index {where}.")
     return tensor
-
-
-def _one_length_each(sequences: Any) -> list[Any]:
-    """Return arrays of equal-length sequences: all at once, or one by one where a list has several lengths."""
-    if not isinstance(sequences, list | tuple):
-        return [sequences]
-    if not len(sequences):
-        raise ValueError("The 'sequences' parameter must not be empty. Got an empty list.")
-    sequences = [s if isinstance(s, Tensor) else np.asarray(s) for s in sequences]
-    if len({tuple(s.shape) for s in sequences}) > 1:
-        return [s[None] for s in sequences]
-    stack = torch.stack if isinstance(sequences[0], Tensor) else np.stack
-    return [stack(sequences)]

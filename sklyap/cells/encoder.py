@@ -2,20 +2,48 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
-from sklyap.cells.base import RecurrentCell
-from sklyap.runtime import kept_rng
+from sklyap.cells.observation import Call, check_calls, run_network
 
-__all__ = ["LayerInput"]
+__all__ = ["LayerInput", "Observation"]
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a network was seen to do with its recurrent layer.
+
+    Attributes
+    ----------
+    x : Tensor of shape (n_sequences, n_steps, n_inputs)
+        What drives the layer.
+    lengths : list of int
+        How many steps of each sequence count.
+    start : Tensor of shape (n_sequences, state_size) or None
+        Where it starts; None for zeros.
+    calls : list of Call
+    given : Tensor
+        The sequences as the network's `forward` takes them, but with sequences first.
+    time_first : bool
+        Whether `forward` takes time first.
+    """
+
+    x: Tensor
+    lengths: list[int]
+    start: Tensor | None
+    calls: list[Call]
+    given: Tensor
+    time_first: bool
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """What the layer computed with, by the names in it."""
+        return self.calls[0].weights
 
 
 @dataclass(frozen=True)
@@ -28,158 +56,141 @@ class LayerInput:
         The network, in evaluation mode.
     layer : torch.nn.RNNBase, torch.nn.RNNCellBase or RecurrentCell
         Its recurrent layer.
+    arguments : dict
+        Further arguments of the network's `forward`.
     differentiable : bool
-        Whether what it returns is attached to the network's weights.
+        Whether what drives the layer is attached to the network's weights.
     """
 
     module: nn.Module
     layer: nn.Module
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     differentiable: bool = False
 
     def __call__(self, sequences: Any) -> tuple[Tensor, Tensor | None]:
         """Return what drives the layer when the network is given `sequences`, and where it starts.
+
+        Parameters
+        ----------
+        sequences : array-like of shape (n_sequences, n_steps, ...)
+
+        Returns
+        -------
+        x : Tensor of shape (n_sequences, n_steps, n_inputs)
+        s : Tensor of shape (n_sequences, state_size), or None for zeros
+        """
+        seen = self.observe(sequences)
+        return seen.x, seen.start
+
+    def observe(self, sequences: Any, *, checked: bool = True) -> Observation:
+        """Run the network on sequences and return what it was seen to do.
 
         A network without an encoder, whose layer sees the sequences as they are or reshaped, is handed them in
         the order that its `forward` wants, and they keep the digits that its dtype lacks.
 
         Parameters
         ----------
-        sequences : array-like of shape (n_sequences, n_steps, n_inputs), or what the network's `forward` takes
-
-        Returns
-        -------
-        x : Tensor of shape (n_sequences, n_steps, n_inputs)
-        s : Tensor of shape (n_sequences, state_size), or None for zeros
+        sequences : array-like of shape (n_sequences, n_steps, ...)
+            Of numbers or tokens; two dimensions are one input per step, or a single series of several.
+        checked : bool, default=True
+            Whether to refuse a network whose recurrent layer is not all that happens from one step to the next.
 
         Raises
         ------
         ValueError
-            If the network cannot be run on the sequences, or if its recurrent layer is not all that happens
-            from one step to the next.
+            If the network cannot be run on the sequences, if they can be read in two ways, or if the layer is not
+            the network's step.
         """
         sequences = torch.as_tensor(sequences)
-        given, _, x, s = self._read(sequences)
-        unencoded = x.numel() == given.numel() and _same(x.reshape(given.shape), given)
-        return (sequences.reshape(x.shape) if unencoded else x), s
-
-    def reading(self, sequences: Any) -> tuple[Tensor, bool]:
-        """Return what the network's `forward` takes, but with sequences first, and whether it takes time first."""
-        return self._read(torch.as_tensor(sequences))[:2]
-
-    def _read(self, sequences: Tensor) -> tuple[Tensor, bool, Tensor, Tensor | None]:
-        given, (x, s) = self._first_that_runs(sequences)
-        time_first = given.ndim == 3 and not _same(x, given) and _same(x, given.transpose(0, 1))
+        given, calls = self._readable(sequences)
+        time_first = self._takes_time_first(given, calls)
+        as_taken = given.transpose(0, 1) if time_first else given
         if time_first:
-            x, s = self._run(given.transpose(0, 1))
-        return given, time_first, x, s
+            calls = self._run(as_taken)
+        if checked:
+            check_calls(self.module, self.layer, as_taken, self.arguments, calls)
+        if self.differentiable and torch.is_grad_enabled():
+            calls = run_network(self.module, self.layer, as_taken, self.arguments, attached=True)
+        x = torch.cat([call.x for call in calls], 1)
+        lengths = list(calls[0].lengths) if len(calls) == 1 else [x.shape[1]] * len(x)
+        unencoded = x.numel() == sequences.numel() and _same(x.reshape(given.shape), given)
+        return Observation(
+            sequences.reshape(x.shape) if unencoded else x, lengths, calls[0].start, calls, given, time_first
+        )
 
-    def _first_that_runs(self, sequences: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor | None]]:
-        errors = []
+    def _readable(self, sequences: Tensor) -> tuple[Tensor, list[Call]]:
+        """Return the one reading of sequences on which the network runs, and its calls."""
+        errors: list[ValueError] = []
         for given in self._readings(sequences):
             try:
-                return given, self._run(given)
+                calls = self._run(given)
             except ValueError as error:
                 errors.append(error)
+                continue
+            if sequences.ndim == 2 and sequences.is_floating_point() and sequences.shape[1] == 1:
+                self._check_not_a_series(sequences, given)
+            return given, calls
         raise errors[0]
 
+    def _check_not_a_series(self, sequences: Tensor, given: Tensor) -> None:
+        """Refuse (T, 1) where the network reads it as T sequences of one step and as one of T steps."""
+        series = sequences.to(given).unsqueeze(0)
+        if given.shape == series.shape:
+            return
+        try:
+            self._run(series)
+        except ValueError:
+            return
+        n = sequences.shape[0]
+        raise ValueError(
+            f"The 'sequences' parameter, of shape {tuple(sequences.shape)}, can be read as {n} sequences of one step or as "
+            f"one series of {n} steps. Give it three dimensions: sequences.reshape(1, {n}, 1) is one series, "
+            f"sequences.reshape({n}, 1, 1) is {n} sequences."
+        )
+
     def _readings(self, sequences: Tensor) -> Iterator[Tensor]:
-        """Yield what sequences may mean to the network: tokens, values, and one value per step."""
+        """Yield what sequences may mean to the network: tokens, values, one value per step, a single series."""
         like = next((p for p in self.module.parameters() if p.is_floating_point()), torch.empty(0))
         if not sequences.is_floating_point():
             yield sequences.to(like.device, torch.int64)
         yield sequences.to(like)
         if sequences.ndim == 2:
             yield sequences.to(like).unsqueeze(-1)
+            yield sequences.to(like).unsqueeze(0)
 
-    def _run(self, given: Tensor) -> tuple[Tensor, Tensor | None]:
-        calls = self._calls(given)
-        for before, after in pairwise(calls):
-            if after.start is None or not _same(before.end, after.start):
-                raise ValueError(
-                    f"The 'network' parameter is a {type(self.module).__name__} that calls its "
-                    f"{type(self.layer).__name__} {len(calls)} times, not always from the state that the call "
-                    "before left, so that the layer alone is not the step of the network. "
-                    "Write the step as a FunctionCell."
-                )
-        return torch.cat([call.x for call in calls], 1), calls[0].start
+    def _run(self, given: Tensor) -> list[Call]:
+        return run_network(self.module, self.layer, given, self.arguments)
 
-    def _calls(self, given: Tensor) -> list[_Call]:
-        calls: list[_Call] = []
-
-        def record(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            calls.append(_Call.of(layer, args, kwargs, output))
-
-        handle = self.layer.register_forward_hook(record, with_kwargs=True)
-        cuda = any(p.is_cuda for p in self.module.parameters())
-        attached = self.differentiable and torch.is_grad_enabled()
-        try:
-            with kept_rng("cuda" if cuda else "cpu"), torch.set_grad_enabled(attached):
-                self.module(given)
-        except Exception as error:
-            # Once the layer has run over all steps, a head may fail, say on a number of steps it is not made for.
-            if len(calls) != 1 or isinstance(self.layer, nn.RNNCellBase):
-                values = f"values in [{given.min()}, {given.max()}]"
-                raise ValueError(
-                    f"The 'sequences' parameter, of shape {tuple(given.shape)}, {given.dtype} and {values}, could not "
-                    f"be run through the {type(self.module).__name__} up to its recurrent layer: {error}"
-                ) from error
-        finally:
-            handle.remove()
-        if not calls:
+    def _takes_time_first(self, given: Tensor, calls: list[Call]) -> bool:
+        """Tell whether the network takes the first axis for time, by what of its layer's input moves with what."""
+        x = torch.cat([call.x for call in calls], 1)
+        n, T, rows = given.shape[0], given.shape[1], x.shape[0]
+        if given.ndim == 3 and (_same(x, given) or _same(x, given.transpose(0, 1))):
+            return not _same(x, given)
+        if n != T and rows in (n, T):
+            return rows == T
+        by_first, by_second = self._moved_rows(given, x, 0), self._moved_rows(given, x, 1)
+        if by_first == by_second == 1.0 and min(n, T) > 1:
             raise ValueError(
-                f"The 'network' parameter is a {type(self.module).__name__} whose forward never calls its "
-                f"{type(self.layer).__name__}."
+                f"The 'sequences' parameter, of shape {tuple(given.shape)}, goes into a {type(self.module).__name__} "
+                "that mixes its rows, so that it cannot be told which axis the network takes for time. Give other "
+                "numbers of sequences and steps."
             )
-        return calls
+        return by_first > by_second
 
-
-@dataclass(frozen=True)
-class _Call:
-    """One call of a recurrent layer.
-
-    Attributes
-    ----------
-    x : Tensor of shape (n_sequences, n_steps, n_inputs)
-    start, end : Tensor of shape (n_sequences, state_size)
-        States before and after; `start` is None for zeros.
-    """
-
-    x: Tensor
-    start: Tensor | None
-    end: Tensor
-
-    @classmethod
-    def of(cls, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> _Call:
-        x, start = (*inspect.signature(layer.forward).bind(*args, **kwargs).arguments.values(), None)[:2]
-        single = isinstance(layer, nn.RNNCellBase)
-        end = output if single else output[1]
-        if isinstance(x, PackedSequence):
-            x = _unpacked(x, layer)
-        if x.ndim != (2 if single else 3):
-            raise ValueError(f"its recurrent layer got a single sequence, of shape {tuple(x.shape)}, not a batch")
-        if single:
-            x = x.unsqueeze(1)
-        elif isinstance(layer, nn.RNNBase) and not layer.batch_first:
-            x = x.transpose(0, 1)
-        return cls(x, None if start is None else _joined(layer, start), _joined(layer, end))
-
-
-def _unpacked(packed: PackedSequence, layer: nn.Module) -> Tensor:
-    x, lengths = pad_packed_sequence(packed, batch_first=bool(layer.batch_first))
-    if len(lengths.unique()) > 1:
-        raise ValueError("it packs sequences to different lengths; give them as a list of sequences")
-    return x
-
-
-def _joined(layer: nn.Module, state: Any) -> Tensor:
-    """Return a layer's own form of its state as one tensor (n_sequences, state_size)."""
-    if isinstance(layer, RecurrentCell):
-        return state
-    parts = torch.cat(tuple(state), -1) if isinstance(state, tuple | list) else state
-    if isinstance(layer, nn.RNNCellBase):
-        return parts
-    # (directions * layers, n, widths of parts): the forward half of a layer comes first
-    return parts[:: 2 if layer.bidirectional else 1].transpose(0, 1).flatten(1)
+    def _moved_rows(self, given: Tensor, x: Tensor, axis: int) -> float:
+        """Return the share of the layer's rows that move with the first entry of an axis of what the network gets."""
+        other = given.clone()
+        first = other.select(axis, 0)
+        if given.is_floating_point():
+            noise = torch.randn(first.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+            first += (noise * (1 + first.abs().cpu())).to(first)
+        else:
+            first.copy_(torch.where(first == given.max(), given.min(), first + 1))
+        moved = torch.cat([call.x for call in self._run(other)], 1)
+        if moved.shape != x.shape:
+            return 0.0
+        return float((moved != x).any(2).any(1).double().mean())
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

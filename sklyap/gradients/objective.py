@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sklyap.cells import RecurrentCell, as_recurrent_cell
-from sklyap.cells.conversion import module_of, name_in_layer
+from sklyap.cells import RecurrentCell
+from sklyap.cells.conversion import module_of, name_in_layer, opened
 from sklyap.cells.drive import Drive, check_finite
 from sklyap.cells.encoder import LayerInput
 from sklyap.exceptions import DivergedError
@@ -275,7 +275,8 @@ class Objective:
         assert drive.inputs is not None
         self.x = torch.stack(drive.inputs)
         self.start = self.cell.initial_state(drive.n_sequences) if drive.starts is None else drive.starts
-        self.given, self._time_first = self._inside.reading(check_finite(sequences))
+        seen = self._inside.observe(check_finite(sequences), checked=False)
+        self.given, self._time_first = seen.given, seen.time_first
 
     def _read_targets(self, network: Any, targets: Any, criterion: Any) -> Tensor:
         classes = getattr(network, "classes_", None) if hasattr(network, "net_") else None
@@ -311,7 +312,7 @@ def _opened(
     network: Any, layer: str | None, dtype: torch.dtype, device: torch.device
 ) -> tuple[RecurrentCell, LayerInput]:
     """Return the cell of a network and a copy of the network around its recurrent layer."""
-    cell = as_recurrent_cell(network, layer=layer)
+    cell = opened(network, layer=layer)
     if cell.n_inputs is None:
         raise ValueError("The 'network' parameter must take inputs; an autonomous system has no loss on sequences.")
     bare = module_of(network)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from sklyap.cells import as_recurrent_cell
+from sklyap.cells.conversion import opened
 from sklyap.cells.drive import Drive
 from sklyap.lyapunov.growth import time_bins
 from sklyap.lyapunov.result import LyapunovResult, summarise, time_step_of, warn_about
@@ -39,6 +39,8 @@ def lyapunov_spectrum(
     resume: LyapunovResult | None = None,
     batch_size: int | None = None,
     layer: str | None = None,
+    lengths: Any = None,
+    forward_kwargs: Mapping[str, Any] | None = None,
     resumable: bool = True,
     random_state: Any = None,
     progress: Callable[[int], Any] | None = None,
@@ -91,6 +93,10 @@ def lyapunov_spectrum(
         How many sequences to carry at once, a bound on memory; all by default.
     layer : str, optional
         Which recurrent layer, where the network holds several; see :func:`~sklyap.as_recurrent_cell`.
+    lengths : sequence of int, optional
+        How many steps of each sequence of a padded array count.
+    forward_kwargs : dict, optional
+        Further arguments of the network's `forward` (a hidden state, lengths that it packs sequences to).
     resumable : bool, default=True
         Whether the result keeps where the run ended, for `resume`; False saves O(n_sequences · N · k) numbers.
     random_state : int, numpy random generator or None
@@ -138,14 +144,14 @@ def lyapunov_spectrum(
     (8,)
     """
     # A Drive comes with a cell that is the caller's copy already.
-    cell = network if isinstance(sequences, Drive) else as_recurrent_cell(network, layer=layer)
+    cell = network if isinstance(sequences, Drive) else opened(network, layer=layer)
     end = None if resume is None else _end_of(resume)
     if n_exponents is None and end is not None:
         n_exponents = end.Q.shape[2]
     k, N = check_settings(cell, n_exponents, qr_interval, orthonormalizer, state)
     asked, device = check_dtype(dtype), resolve_device(device)
     seed = seed_from(random_state)
-    drive = Drive.of(cell, sequences).to(asked, device)
+    drive = Drive.of(cell, sequences, lengths=lengths, forward_kwargs=forward_kwargs).to(asked, device)
     if batch_size is not None:
         check_int(batch_size, "batch_size", low=1)
     _check_combination(drive, tolerance, end, return_local, return_basis)

@@ -15,7 +15,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
-from sklyap.cells import RecurrentCell, as_recurrent_cell
+from sklyap.cells import RecurrentCell
+from sklyap.cells.conversion import opened
 from sklyap.cells.drive import Drive
 from sklyap.exceptions import DegenerateSpectrumWarning, PrecisionWarning, SklyapWarning
 from sklyap.lyapunov import LyapunovResult, lyapunov_spectrum
@@ -226,7 +227,7 @@ class LyapunovSpectrumTransformer(NetworkTransformer):
     def _cell(self, network: Any) -> RecurrentCell:
         if isinstance(network, BaseEstimator) and not hasattr(network, "module_"):
             check_is_fitted(network)
-        return as_recurrent_cell(network, layer=self.layer)
+        return opened(network, layer=self.layer)
 
     def _size(self, network: Any) -> int:
         return tangent_size(self._cell(network), self.state)
