@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from sklyap.validation import check_int
 
-__all__ = ["grouped", "one_by_one"]
+__all__ = ["ambiguous", "grouped", "one_by_one"]
 
 
 def grouped(sequences: Any, lengths: Any = None, *, detach: bool = True) -> list[tuple[list[int], Tensor]]:
@@ -63,6 +63,15 @@ def one_by_one(sequences: Any, lengths: Any = None, *, detach: bool = True) -> l
     if any(row.ndim == 0 or 0 in row.shape for row in rows):
         raise ValueError("The 'sequences' parameter must hold sequences of at least one step. Got an empty one.")
     return rows if lengths is None else [row[:n] for row, n in zip(rows, _checked(lengths, rows), strict=True)]
+
+
+def ambiguous(n: int) -> ValueError:
+    """Return the error for sequences of shape (n, 1) that can be read in two ways."""
+    return ValueError(
+        f"The 'sequences' parameter, of shape ({n}, 1), can be read as {n} sequences of one step or as one series of "
+        f"{n} steps. Give it three dimensions: sequences.reshape(1, {n}, 1) is one series, "
+        f"sequences.reshape({n}, 1, 1) is {n} sequences."
+    )
 
 
 def _checked(lengths: Any, rows: list[Tensor]) -> list[int]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sklyap.cells.base import RecurrentCell
-from sklyap.cells.batches import grouped
+from sklyap.cells.batches import ambiguous, grouped
 from sklyap.cells.conversion import adopt, check_standing
 from sklyap.cells.encoder import LayerInput
 from sklyap.cells.probe import probe
@@ -92,7 +92,9 @@ class Drive:
         inputs: dict[int, Tensor] = {}
         starts: dict[int, Tensor] = {}
         for indices, part in groups:
-            rows, start = _driven(cell, encoder, check_finite(part), listed=isinstance(sequences, list | tuple), detach=not attached)
+            rows, start = _driven(
+                cell, encoder, check_finite(part), listed=isinstance(sequences, list | tuple), detach=not attached
+            )
             # Rows are not always the network's sequences: it may fold other axes into them.
             keys = indices if len(rows) == len(indices) else range(len(inputs), len(inputs) + len(rows))
             inputs.update(zip(keys, rows, strict=True))
@@ -144,7 +146,9 @@ class Drive:
         return x, s[indices], lengths
 
 
-def _driven(cell: RecurrentCell, encoder: Any, part: Tensor, *, listed: bool) -> tuple[list[Tensor], Tensor | None]:
+def _driven(
+    cell: RecurrentCell, encoder: Any, part: Tensor, *, listed: bool, detach: bool
+) -> tuple[list[Tensor], Tensor | None]:
     """Return what drives a cell, a tensor (n_steps_i, n_inputs) for each row, and where it starts."""
     if encoder is None:
         return list(check_sequences(_as_series(part, cell), n_inputs=cell.n_inputs, detach=detach)), None
@@ -168,11 +172,7 @@ def _as_series(part: Tensor, cell: RecurrentCell) -> Tensor:
         return part
     n = part.shape[0]
     if cell.n_inputs == 1 and n > 1:
-        raise ValueError(
-            f"The 'sequences' parameter, of shape {tuple(part.shape)}, can be read as {n} sequences of one step or as "
-            f"one series of {n} steps. Give it three dimensions: sequences.reshape(1, {n}, 1) is one series, "
-            f"sequences.reshape({n}, 1, 1) is {n} sequences."
-        )
+        raise ambiguous(n)
     return part.unsqueeze(0)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sklyap.cells.batches import ambiguous
 from sklyap.cells.observation import Call, check_calls, run_network
 
 __all__ = ["LayerInput", "Observation"]
@@ -141,12 +142,7 @@ class LayerInput:
             self._run(series)
         except ValueError:
             return
-        n = sequences.shape[0]
-        raise ValueError(
-            f"The 'sequences' parameter, of shape {tuple(sequences.shape)}, can be read as {n} sequences of one step or as "
-            f"one series of {n} steps. Give it three dimensions: sequences.reshape(1, {n}, 1) is one series, "
-            f"sequences.reshape({n}, 1, 1) is {n} sequences."
-        )
+        raise ambiguous(sequences.shape[0])
 
     def _readings(self, sequences: Tensor) -> Iterator[Tensor]:
         """Yield what sequences may mean to the network: tokens, values, one value per step, a single series."""
