@@ -209,7 +209,7 @@ def check_finite(sequences: Any) -> Tensor:
         )
     if 0 in tensor.shape or tensor.ndim < 2:
         raise ValueError(
-            "The 'sequences' parameter must be a non-empty array (n_sequences, n_steps, ...). "
+            "The 'sequences' parameter must have shape (n_sequences, n_steps, ...) and not be empty. "
             f"Got shape {tuple(tensor.shape)} instead."
         )
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
