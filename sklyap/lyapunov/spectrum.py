@@ -54,9 +54,10 @@ def lyapunov_spectrum(
     ----------
     network : RecurrentCell, torch module, fitted skorch net or fitted sklyap estimator
         See :func:`~sklyap.as_recurrent_cell`. It is not changed.
-    sequences : array-like of shape (n_sequences, n_steps, n_inputs), list of arrays (n_steps_i, n_inputs), or int
-        What drives the network, at the network's input; a list for sequences of unequal length; a number
-        of steps for an autonomous system.
+    sequences : array-like of shape (n_sequences, n_steps, n_inputs), list, PackedSequence, or int
+        What drives the network, at the network's input, sequences first whatever order its forward takes; a list of
+        arrays (n_steps_i, n_inputs) for sequences of unequal length; a number of steps for an autonomous system. Two
+        dimensions are one input per step, or a single series (n_steps, n_inputs) of a network with several inputs.
     n_exponents : int, optional
         How many leading exponents; the whole spectrum by default.
     warmup : int or "auto", default="auto"
