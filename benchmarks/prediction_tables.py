@@ -52,15 +52,14 @@ class Study:
         )  # fmt: skip
         self.rows = default_loss_predictors(random_state=0)
         if small:
-            self.rows["AeLLE"][1].set_params(max_epochs=3, n_trees=5)
+            self.rows["AeLLE"][1].set_params(max_epochs=3)
             for _, estimator in self.rows.values():
                 few = [name for name in estimator.get_params() if name.endswith("n_estimators")]
                 estimator.set_params(**dict.fromkeys(few, 5))
 
     def run(self):
         """Compute everything; return self."""
-        alone = ("spectrum", clone(self.rows["AeLLE"][1]).set_params(n_trees=0))
-        self.table, self.predictions = self._compare(self.rows | {"AeLLE, code alone": alone})
+        self.table, self.predictions = self._compare(self.rows)
         self.families = {family: self._compare(self.rows, family) for family in FAMILIES}
         self.curve = self._learning_curve()
         return self

@@ -3,12 +3,12 @@
 from sklyap.alignment import GradientAlignmentAnalyzer
 from sklyap.autoencoder import SpectrumAutoencoder
 from sklyap.cells import FunctionCell, RecurrentCell, as_recurrent_cell
-from sklyap.comparison import compare_loss_predictors
+from sklyap.comparison import compare_loss_predictors, loss_predictor
 from sklyap.covariant import covariant_lyapunov_vectors
 from sklyap.gradients import gradient_from_qr, loss_gradient
 from sklyap.lyapunov import LyapunovResult, finite_time_exponents, lyapunov_spectrum
 from sklyap.networks import NetworkTransformer, RNNClassifier, RNNRegressor
-from sklyap.population import HistoryFeatures, NetworkPopulation, train_population
+from sklyap.population import HistoryFeatures, HyperparameterFeatures, NetworkPopulation, train_population
 from sklyap.search import LyapunovHalvingSearch
 from sklyap.sensitivity import input_sensitivity
 from sklyap.spectrum import LyapunovSpectrumTransformer
@@ -18,6 +18,7 @@ __all__ = [
     "FunctionCell",
     "GradientAlignmentAnalyzer",
     "HistoryFeatures",
+    "HyperparameterFeatures",
     "LyapunovHalvingSearch",
     "LyapunovResult",
     "LyapunovSpectrumTransformer",
@@ -35,6 +36,7 @@ __all__ = [
     "gradient_from_qr",
     "input_sensitivity",
     "loss_gradient",
+    "loss_predictor",
     "lyapunov_spectrum",
     "spectrum_distance",
     "spectrum_loss_correlation",

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, RegressorMixin, TransformerMixin
-from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from skorch import NeuralNet
 from skorch.callbacks import Callback, LRScheduler, PrintLog
@@ -33,8 +32,8 @@ class SpectrumAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Reg
     """Lyapunov autoencoder: spectra to a latent code, back to spectra, and on to the loss.
 
     An encoder turns each spectrum into a code, a decoder turns codes back into spectra, and a linear head
-    reads the loss off the code [1]_. All three are trained together by a skorch net. By default randomised trees
-    that see the same spectra predict beside the head: they err elsewhere, and the mean errs less than either.
+    reads the loss off the code [1]_. All three are trained together by a skorch net. :func:`~sklyap.loss_predictor`
+    weighs its predictions against those of other models.
 
     Parameters
     ----------
@@ -73,10 +72,6 @@ class SpectrumAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Reg
         themselves.
     linear_path : bool, default=True
         Whether a linear map lies beside the hidden layers of encoder and decoder.
-    n_trees : int, default=200
-        Number of extremely randomised trees that predict beside the code's head, from the same view of the
-        spectra; `predict` gives the mean of the two on the scale of `target_transform`. With 0 the code alone
-        predicts.
     activation : {"gelu", "relu", "tanh"}, default="gelu"
     weight_decay : float, default=0.01
     lr_schedule : {"cosine", "constant"}, default="cosine"
@@ -149,7 +144,6 @@ class SpectrumAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Reg
         input_transform: str | None = "growth",
         n_components: int | None = 16,
         linear_path: bool = True,
-        n_trees: int = 200,
         activation: str = "gelu",
         weight_decay: float = 0.01,
         lr_schedule: str = "cosine",
@@ -172,7 +166,6 @@ class SpectrumAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Reg
         self.input_transform = input_transform
         self.n_components = n_components
         self.linear_path = linear_path
-        self.n_trees = n_trees
         self.activation = activation
         self.weight_decay = weight_decay
         self.lr_schedule = lr_schedule
@@ -218,10 +211,6 @@ class SpectrumAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Reg
         with one_thread(), isolated_rng(device, seed):
             self._train(dataset, device)
         self._set_axes(inputs)
-        self._trees = None
-        if self.n_trees:
-            trees = ExtraTreesRegressor(self.n_trees, max_features="sqrt", min_samples_leaf=2, random_state=seed)
-            self._trees = trees.fit(self._spectra.views(spectra), targets)
         return self
 
     def transform(self, X: ArrayLike) -> Array:
@@ -278,8 +267,6 @@ class SpectrumAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Reg
         module = self._module()
         with torch.no_grad():
             targets = module.head(module.encode(torch.as_tensor(self._spectra.inputs(spectra))))[..., 0].mean(0).numpy()
-        if self._trees is not None:
-            targets = (targets + self._trees.predict(self._spectra.views(spectra))) / 2
         return self._losses.losses(targets)
 
     @property

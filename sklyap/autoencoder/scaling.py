@@ -129,5 +129,21 @@ class LossScaler:
         losses = targets * self.scale + self.mean
         return np.exp(losses) if self.transform == "log" else losses
 
+    def bounds(self, targets: Array) -> Array:
+        """Return the losses of targets as `losses` does, with "rank" continued beyond those that were seen.
+
+        The line from the median loss to the outermost one goes on; positive losses do so in their logarithms.
+        """
+        if self.transform != "rank":
+            return self.losses(targets)
+        positive = self.values[0] > 0
+        values = np.log(self.values) if positive else self.values
+        middle = np.interp(0.0, self.scores, values)
+        bounds = np.interp(targets, self.scores, values)
+        for end, beyond in ((0, targets < self.scores[0]), (-1, targets > self.scores[-1])):
+            slope = (values[end] - middle) / self.scores[end] if self.scores[end] else 0.0
+            bounds = np.where(beyond, values[end] + slope * (targets - self.scores[end]), bounds)
+        return np.exp(bounds) if positive else bounds
+
     def _log(self, losses: Array) -> Array:
         return np.log(losses) if self.transform == "log" else losses

@@ -23,7 +23,6 @@ A24_SETTINGS: dict[str, Any] = {
     "input_transform": None,
     "n_components": None,
     "linear_path": False,
-    "n_trees": 0,
     "activation": "tanh",
     "weight_decay": 0.0,
     "lr_schedule": "constant",
@@ -39,7 +38,6 @@ def check_parameters(estimator: Any) -> None:
     caller = type(estimator).__name__
     for name in ("latent_dim", "max_epochs", "batch_size", "n_members"):
         check_int(getattr(estimator, name), name, low=1, caller=caller)
-    check_int(estimator.n_trees, "n_trees", low=0, caller=caller)
     check_int(estimator.n_folds, "n_folds", low=2, caller=caller)
     if estimator.n_components is not None:
         check_int(estimator.n_components, "n_components", low=1, caller=caller)
