@@ -44,6 +44,7 @@ THIRD_PARTY = {
     7: SHELL | {"tqdm", "pandas", "matplotlib", "jinja2", "pytest"},
 }
 EXTRA = {
+    "cells": {"torchdiffeq"},
     "storage": {"safetensors"},
     "datasets": {"scipy", "sklearn"},
     "networks": {"skorch", "sklearn", "joblib", "tqdm", "scipy"},
@@ -53,7 +54,7 @@ EXTRA = {
     "population": {"distributed", "filelock"},
     "search": {"optuna"},
 }
-ONLY_IN_FUNCTIONS = {"matplotlib", "jinja2", "pytest", "distributed", "optuna"}
+ONLY_IN_FUNCTIONS = {"matplotlib", "jinja2", "pytest", "distributed", "optuna", "torchdiffeq"}
 MOST_ENTRIES = 27
 
 

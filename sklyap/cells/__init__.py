@@ -5,12 +5,14 @@ from sklyap.cells.base import DenseLinearization, Linearization, RecurrentCell
 from sklyap.cells.conversion import as_recurrent_cell
 from sklyap.cells.cornn import CoRNNCell
 from sklyap.cells.elman import ElmanCell
+from sklyap.cells.flow import FlowCell
 from sklyap.cells.function import FunctionCell
 from sklyap.cells.gated import Coefficients, GatedCell
 from sklyap.cells.gru import GRUCell
 from sklyap.cells.lem import LEMCell
 from sklyap.cells.lipschitz import LipschitzCell
 from sklyap.cells.lstm import LSTMCell
+from sklyap.cells.module import ModuleCell
 from sklyap.cells.orthogonal import OrthogonalCell
 from sklyap.cells.projected_lstm import ProjectedLSTMCell
 from sklyap.cells.stacked import StackedCell
@@ -22,6 +24,7 @@ __all__ = [
     "Coefficients",
     "DenseLinearization",
     "ElmanCell",
+    "FlowCell",
     "FunctionCell",
     "GRUCell",
     "GatedCell",
@@ -29,6 +32,7 @@ __all__ = [
     "LSTMCell",
     "Linearization",
     "LipschitzCell",
+    "ModuleCell",
     "OrthogonalCell",
     "ProjectedLSTMCell",
     "RecurrentCell",

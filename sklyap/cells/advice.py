@@ -75,16 +75,15 @@ def _what_to_do(
 ) -> str:
     text = str(error)
     if isinstance(error, TypeError) and re.search(r"positional argument|keyword argument", text):
-        return "It is called with the state, the input (None without one) and, with n_noise, the noise."
+        arguments = getattr(cell, "arguments", "the state, the input (None without one)")
+        return f"It is called with {arguments} and, with n_noise, the noise."
     if x is None and "None" in text:
         return "It uses its input, but the cell has none: say how many inputs it takes with n_inputs=...."
     other = torch.float32 if s.dtype == torch.float64 else torch.float64
     if step is not None and _runs(step, s.to(other), None if x is None else x.to(other)):
         name = str(other).removeprefix("torch.")
-        return (
-            f"It runs in {name} only. Bring its weights along with `W.to(s)`, pass a torch module as the step, which "
-            f"is moved, or ask for dtype={name!r}."
-        )
+        remedy = getattr(cell, "remedy", "Bring its weights along with `W.to(s)`")
+        return f"It runs in {name} only. {remedy}, or ask for dtype={name!r}."
     for pattern, sentence in _ADVICE:
         if re.search(pattern, text):
             return sentence

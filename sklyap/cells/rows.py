@@ -40,6 +40,9 @@ class RowsCell(RecurrentCell):
 
     _like: Tensor
     subject = "The step"
+    remedy = "Bring its weights along with `W.to(s)`, or pass a torch module as the step, which is moved"
+    arguments = "the state, the input (None without one)"
+    resolution = 0.0  # relative, of what the step computes; 0 for that of its dtype
 
     def __init__(
         self,
@@ -99,14 +102,20 @@ class RowsCell(RecurrentCell):
             raise ValueError(f"{owner} be finite. Got {float(rows[~torch.isfinite(rows)][0])}.")
         return rows.to(torch.float64)
 
+    def _start_at(self, n: int) -> Any:
+        """Return what the function that was given as initial state says."""
+        assert callable(self._start)
+        return self._start(n)
+
     @property
     def n_starts(self) -> int:
         return len(self._start) if isinstance(self._start, Tensor) and self._start.ndim == 2 else 1
 
     def initial_state(self, n: int) -> Tensor:
+        start: Tensor
         if callable(self._start):
-            start = self._rows(self._start(n), n)
-            if not torch.equal(start, self._rows(self._start(n), n)):
+            start = self._rows(self._start_at(n), n)
+            if not torch.equal(start, self._rows(self._start_at(n), n)):
                 raise ValueError(
                     f"The 'initial_state' parameter of {type(self).__name__} must return the same at every call. Got "
                     "states that differ from one call to the next: draw them once and hand them over as rows."
@@ -157,6 +166,10 @@ class RowsCell(RecurrentCell):
         return torch.from_numpy(np.random.default_rng([self._seed, index]).normal(size=(n_steps, self.n_noise)))
 
     # One step and its derivative
+
+    def by_row(self, s: Tensor, x: Tensor | None) -> Tensor:
+        """Return what must not branch on values, of rows: the step, or what it is made from."""
+        return self.step(s, x)
 
     def step(self, s: Tensor, x: Tensor | None) -> Tensor:
         # Users write for (n_sequences, state_size); a whole trajectory is one long batch to them.

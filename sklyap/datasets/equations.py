@@ -1,9 +1,8 @@
-"""One-step maps of the known systems, on states ``(*batch, N)``, and mean-field theory."""
+"""One-step maps and velocities of the known systems, on states ``(*batch, N)``, and mean-field theory."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -17,8 +16,8 @@ __all__ = [
     "lorenz_field",
     "mean_field",
     "product_step",
-    "rate_step",
-    "runge_kutta",
+    "rate_field",
+    "rossler_field",
     "tanh_step",
 ]
 
@@ -49,20 +48,18 @@ def ikeda_step(s: Tensor, x: Tensor | None) -> Tensor:
     return torch.stack([1 + 0.9 * (a * cos - b * sin), 0.9 * (a * sin + b * cos)], -1)
 
 
-def lorenz_field(constants: tuple[float, float, float], s: Tensor) -> Tensor:
+def lorenz_field(constants: tuple[float, float, float], s: Tensor, x: Tensor | None) -> Tensor:
     """Return the velocity ``(σ (b - a), a (ρ - c) - b, a b - β c)``."""
     sigma, rho, beta = constants
     a, b, c = s.unbind(-1)
     return torch.stack([sigma * (b - a), a * (rho - c) - b, a * b - beta * c], -1)
 
 
-def runge_kutta(field: Callable[[Tensor], Tensor], dt: float, s: Tensor, x: Tensor | None) -> Tensor:
-    """Return the state after `dt` by the classical method of fourth order."""
-    k1 = field(s)
-    k2 = field(s + dt / 2 * k1)
-    k3 = field(s + dt / 2 * k2)
-    k4 = field(s + dt * k3)
-    return s + dt / 6 * (k1 + 2 * (k2 + k3) + k4)
+def rossler_field(constants: tuple[float, float, float], s: Tensor, x: Tensor | None) -> Tensor:
+    """Return the velocity ``(-b - c, a + A b, B + c (a - C))``."""
+    A, B, C = constants
+    a, b, c = s.unbind(-1)
+    return torch.stack([-b - c, a + A * b, B + c * (a - C)], -1)
 
 
 def tanh_step(J: Tensor, s: Tensor, x: Tensor | None) -> Tensor:
@@ -70,9 +67,9 @@ def tanh_step(J: Tensor, s: Tensor, x: Tensor | None) -> Tensor:
     return torch.tanh(s) @ J.to(s).T
 
 
-def rate_step(J: Tensor, dt: float, s: Tensor, x: Tensor | None) -> Tensor:
-    """Return one Euler step of ``ds/dt = J tanh s - s``."""
-    return s + dt * (torch.tanh(s) @ J.to(s).T - s)
+def rate_field(J: Tensor, s: Tensor, x: Tensor | None) -> Tensor:
+    """Return the velocity ``J tanh s - s``."""
+    return torch.tanh(s) @ J.to(s).T - s
 
 
 def mean_field(gain: float) -> tuple[float, float]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy.special import digamma
 
-from sklyap.cells import FunctionCell, GRUCell, LSTMCell, RecurrentCell
+from sklyap.cells import FlowCell, FunctionCell, GRUCell, LSTMCell, RecurrentCell
 from sklyap.datasets.equations import (
     henon_step,
     ikeda_step,
@@ -20,8 +20,8 @@ from sklyap.datasets.equations import (
     lorenz_field,
     mean_field,
     product_step,
-    rate_step,
-    runge_kutta,
+    rate_field,
+    rossler_field,
     tanh_step,
 )
 from sklyap.validation import check_choice, check_int, check_real
@@ -38,6 +38,7 @@ __all__ = [
     "orthogonal_map",
     "periodic_product",
     "rate_network",
+    "rossler",
     "tanh_map",
     "zero_gru",
 ]
@@ -312,9 +313,10 @@ def lorenz(parameters: str = "sprott", *, time_step: float = 0.01, n_starts: int
     constants, exponents, tolerance, source = _LORENZ[parameters]
     return KnownSystem(
         f"Lorenz ({parameters})",
-        FunctionCell(
-            partial(runge_kutta, partial(lorenz_field, constants), time_step),
+        FlowCell(
+            partial(lorenz_field, constants),
             3,
+            dt=time_step,
             initial_state=_starts([1.0, 1.0, constants[1] - 1], 1.0, n_starts),
         ),
         np.array(exponents),
@@ -322,6 +324,36 @@ def lorenz(parameters: str = "sprott", *, time_step: float = 0.01, n_starts: int
         source,
         time_step,
         {"sum": -(constants[0] + 1 + constants[2])},
+    )
+
+
+def rossler(*, time_step: float = 0.02, n_starts: int = 1) -> KnownSystem:
+    """The Rössler system with a = b = 0.2 and c = 5.7, by Runge-Kutta steps of fourth order.
+
+    Parameters
+    ----------
+    time_step : float, default=0.02
+        Where the orbit leaves the plane, steps of 0.05 take 0.006 off the smallest exponent.
+    n_starts : int, default=1
+
+    References
+    ----------
+    Rössler, O. E. (1976). An equation for continuous chaos. Physics Letters A 57.
+    Sprott, J. C. (2003). Chaos and Time-Series Analysis. Oxford University Press.
+    """
+    check_real(time_step, "time_step", low=np.finfo(float).tiny, high=0.1)
+    return KnownSystem(
+        "Rössler",
+        FlowCell(
+            partial(rossler_field, (0.2, 0.2, 5.7)),
+            3,
+            dt=time_step,
+            initial_state=_starts([1.0, 1.0, 0.0], 1.0, n_starts),
+        ),
+        np.array([0.0714, 0.0, -5.3943]),
+        2e-3,
+        "Sprott 2003",
+        time_step,
     )
 
 
@@ -389,9 +421,11 @@ def rate_network(*, n_starts: int = 1) -> KnownSystem:
     np.fill_diagonal(J, 0.0)
     return KnownSystem(
         "rate network",
-        FunctionCell(
-            partial(rate_step, torch.from_numpy(J), time_step),
+        FlowCell(
+            partial(rate_field, torch.from_numpy(J)),
             n_units,
+            dt=time_step,
+            method="euler",
             initial_state=_starts([0.0], gain - 1, n_starts, n_units),
         ),
         np.array([0.1696, 0.0742, 0.0041, -0.0100]),
@@ -416,6 +450,7 @@ def known_systems() -> list[KnownSystem]:
         ikeda(),
         lorenz("sprott"),
         lorenz("wolf"),
+        rossler(),
         tanh_map(),
         rate_network(),
     ]

@@ -56,6 +56,11 @@ class RunEnd:
 
     def check_continues(self, cell: RecurrentCell, k: int, N: int, n_sequences: int) -> None:
         """Raise ValueError if the run of a cell with `n_sequences` sequences cannot go on from here."""
+        if cell.n_noise:
+            raise ValueError(
+                f"The 'resume' parameter cannot go on with a {type(cell).__name__} that draws its own noise, which "
+                "would come again from the start. Ask for all steps at once, or give the noise as an input."
+            )
         if self.s.shape[1] != cell.state_size or self.Q.shape[1:] != (N, k):
             raise ValueError(
                 "The 'resume' parameter must be a result of the same network with the same 'n_exponents' and 'state'. "

@@ -291,7 +291,8 @@ def test_wrong_initial_states(start, error, message):
 def test_initial_states_of_integers_and_with_gradients():
     for start in ([0, 1, 2], torch.tensor([0.0, 1.0, 2.0], requires_grad=True)):
         state = FunctionCell(lambda s, x: good(s), 3, initial_state=start).initial_state(2)
-        assert state.dtype == torch.float64 and not state.requires_grad
+        assert state.dtype == torch.float64 and state.tolist() == [[0, 1, 2]] * 2
+        assert state.requires_grad == getattr(start, "requires_grad", False)
 
 
 # Noise
@@ -307,6 +308,8 @@ def test_noise_is_frozen():
     again = lyapunov_spectrum(cell, 400, warmup=0, batch_size=1)
     np.testing.assert_allclose(again.per_sequence, result.per_sequence, atol=1e-13)
     assert torch.equal(cell.with_noise(100), noise[:, :100])
+    with pytest.raises(ValueError, match=r"'resume' parameter cannot go on .* noise"):
+        lyapunov_spectrum(cell, 400, resume=result)
     other = FunctionCell(lambda s, x, xi: s * xi, 1, n_noise=1, random_state=6)
     assert not torch.equal(other.with_noise(400)[0], noise[0])
     assert abs(float(noise.mean())) < 0.1 and abs(float(noise.std()) - 1) < 0.1

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sklyap import lyapunov_spectrum
-from sklyap.cells import FunctionCell
+from sklyap.cells import FlowCell, FunctionCell
 from sklyap.datasets import systems
 from sklyap.exceptions import ConvergenceWarning, DegenerateSpectrumWarning
 from sklyap.statistics import kaplan_yorke_dimension
@@ -161,6 +161,17 @@ def test_mean_field_values():
     assert edge.statistics["mean"] == pytest.approx(-0.5, abs=1e-14)
 
 
+@pytest.mark.parametrize("n,n_steps", [(16, 8000), pytest.param(64, 100_000, marks=pytest.mark.slow)])
+def test_rossler(n, n_steps):
+    system = systems.rossler(n_starts=n)
+    result = spectrum(system, n_steps, warmup=n_steps // 4)
+    rates, errors = result.per_time(), result.standard_error / system.time_step
+    # A finite run has not forgotten its start along the flow: its exponent falls as one over time.
+    scatter = 4 * errors + system.tolerance + 20 / (n_steps * system.time_step)
+    assert (abs(rates.exponents - system.exponents) < scatter).all()
+    assert result.lyapunov_time == pytest.approx(1 / rates.exponents[0])
+
+
 def test_rate_network():
     system = systems.rate_network(n_starts=4)
     check_statistically(system, spectrum(system, 1500, warmup=500, n_exponents=4))
@@ -204,7 +215,7 @@ def test_records(name):
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_jacobians_are_exact(name):
     system = SYSTEMS[name]
-    if not isinstance(system.cell, FunctionCell) or system.cell.state_size > 100:
+    if not isinstance(system.cell, FunctionCell | FlowCell) or system.cell.state_size > 100:
         return
     X = system.sequences(3)
     s = system.cell.initial_state(1) + 0.1
