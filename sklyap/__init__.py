@@ -2,7 +2,7 @@
 
 from sklyap.alignment import GradientAlignmentAnalyzer
 from sklyap.autoencoder import SpectrumAutoencoder
-from sklyap.cells import FunctionCell, RecurrentCell, as_recurrent_cell
+from sklyap.cells import FunctionCell, RecurrentCell, as_recurrent_cell, closed_loop
 from sklyap.comparison import compare_loss_predictors, loss_predictor
 from sklyap.covariant import covariant_lyapunov_vectors
 from sklyap.gradients import gradient_from_qr, loss_gradient
@@ -30,6 +30,7 @@ __all__ = [
     "SpectrumAutoencoder",
     "SpectrumStatistics",
     "as_recurrent_cell",
+    "closed_loop",
     "compare_loss_predictors",
     "covariant_lyapunov_vectors",
     "finite_time_exponents",

@@ -2,6 +2,7 @@
 
 from sklyap.cells.antisymmetric import AntisymmetricCell
 from sklyap.cells.base import DenseLinearization, Linearization, RecurrentCell
+from sklyap.cells.closed_loop import ClosedLoopCell, closed_loop
 from sklyap.cells.conversion import as_recurrent_cell
 from sklyap.cells.cornn import CoRNNCell
 from sklyap.cells.elman import ElmanCell
@@ -20,6 +21,7 @@ from sklyap.cells.stacked import StackedCell
 __all__ = [
     "CELLS",
     "AntisymmetricCell",
+    "ClosedLoopCell",
     "CoRNNCell",
     "Coefficients",
     "DenseLinearization",
@@ -38,6 +40,7 @@ __all__ = [
     "RecurrentCell",
     "StackedCell",
     "as_recurrent_cell",
+    "closed_loop",
 ]
 
 CELLS: dict[str, type[RecurrentCell]] = {

@@ -22,8 +22,11 @@ from sklyap.runtime import isolated_rng
 
 __all__ = [
     "Call",
+    "FedBackError",
     "check_calls",
+    "check_chain",
     "isolated",
+    "layer_input",
     "layer_kind",
     "rounding_of",
     "run_network",
@@ -78,6 +81,7 @@ def run_network(
     seed: int = 0,
     disturbed: bool = False,
     attached: bool = False,
+    returned: list[Any] | None = None,
 ) -> list[Call]:
     """Run a copy of a network and return the calls of its recurrent layer.
 
@@ -95,6 +99,8 @@ def run_network(
         Whether to move every state that the layer returns.
     attached : bool
         Whether to run the network itself, and keep the graph.
+    returned : list, optional
+        Gets what `forward` returns, if it does.
 
     Raises
     ------
@@ -110,7 +116,9 @@ def run_network(
         with (
             _recorded(inner, calls, disturbance), isolated(module, seed), torch.set_grad_enabled(attached), _eagerly()
         ):  # fmt: skip
-            twin(given, **arguments)
+            output = twin(given, **arguments)
+        if returned is not None:
+            returned.append(output)
     except _UnlikeItselfError as error:
         raise ValueError(str(error)) from None
     except Exception as error:
@@ -165,13 +173,7 @@ def check_calls(
     closed loop.
     """
     network, name = f"The 'network' parameter is a {type(module).__name__}", type(layer).__name__
-    again = run_network(module, layer, given, arguments, seed=1)
-    if not _alike(calls, again):
-        raise ValueError(
-            f"{network} that draws random numbers in evaluation mode (dropout that stays on, noise, sampling): two "
-            f"runs on the same sequences gave its {name} other inputs, weights or states. Switch the noise off in "
-            "evaluation mode, or hand it over as an input of a FunctionCell or ModuleCell."
-        )
+    _check_repeatable(network, name, calls, run_network(module, layer, given, arguments, seed=1))
     if len(calls) > 1:
         try:
             disturbed = run_network(module, layer, given, arguments, disturbed=True)
@@ -181,13 +183,26 @@ def check_calls(
                 f"depend on them. Write the step as a ModuleCell. {error}"
             ) from error
         _check_open(network, name, calls, disturbed)
-        _check_chain(network, name, calls)
+        check_chain(network, name, calls)
         steps = sum(call.x.shape[1] for call in calls)
         if steps > max(given.shape[:2]):
             raise ValueError(
                 f"{network} that calls its {name} {len(calls)} times, {steps} steps in all, on sequences of shape "
                 f"{tuple(given.shape)}: more than once per step. Write what happens in one step as a ModuleCell."
             )
+
+
+def _check_repeatable(network: str, name: str, calls: list[Call], again: list[Call]) -> None:
+    if not _alike(calls, again):
+        raise ValueError(
+            f"{network} that draws random numbers in evaluation mode (dropout that stays on, noise, sampling): two "
+            f"runs on the same sequences gave its {name} other inputs, weights or states. Switch the noise off in "
+            "evaluation mode, or hand it over as an input of a FunctionCell or ModuleCell."
+        )
+
+
+class FedBackError(ValueError):
+    """The inputs of a network's recurrent layer depend on its state."""
 
 
 def _check_open(network: str, name: str, calls: list[Call], disturbed: list[Call]) -> None:
@@ -198,7 +213,7 @@ def _check_open(network: str, name: str, calls: list[Call], disturbed: list[Call
         )
     moved = [i for i, (a, b) in enumerate(zip(calls, disturbed, strict=True)) if not same_to_rounding(a.x, b.x)]
     if moved:
-        raise ValueError(
+        raise FedBackError(
             f"{network} whose {name} is fed with its own output: the input of call {moved[0] + 1} of {len(calls)} "
             "moves when an earlier state is moved, so that the layer alone is not the step of the network. Hand over "
             "sklyap.closed_loop(network, spin_up) for the system that feeds itself, or, where sequences come in too, "
@@ -211,7 +226,8 @@ def _check_open(network: str, name: str, calls: list[Call], disturbed: list[Call
         )
 
 
-def _check_chain(network: str, name: str, calls: list[Call]) -> None:
+def check_chain(network: str, name: str, calls: list[Call]) -> None:
+    """Raise ValueError unless each call starts from the state that the one before left, with the same weights."""
     for i, (before, after) in enumerate(pairwise(calls)):
         if not _same_weights(before.weights, after.weights):
             raise ValueError(
@@ -284,16 +300,7 @@ def _check_plain(layer: nn.Module, output: Any, plain: Any) -> None:
 
 
 def _call(layer: nn.Module, x: Any, start: Any, output: Any, last_weights: dict[str, Tensor]) -> Call:
-    single = isinstance(layer, nn.RNNCellBase)
-    lengths = None
-    if isinstance(x, PackedSequence):
-        x, lengths = pad_packed_sequence(x, batch_first=bool(layer.batch_first))
-    if x.ndim != (2 if single else 3):
-        raise ValueError(f"its recurrent layer got a single sequence, of shape {tuple(x.shape)}, not a batch")
-    if single:
-        x = x.unsqueeze(1)
-    elif isinstance(layer, nn.RNNBase) and not layer.batch_first:
-        x = x.transpose(0, 1)
+    x, lengths = _sequences_first(layer, x)
     end = _joined(layer, _state(layer, output))
     counted = tuple(lengths.tolist()) if lengths is not None else (x.shape[1],) * x.shape[0]
     weights = weights_of(layer)
@@ -315,6 +322,26 @@ def _outputs(layer: nn.Module, output: Any) -> Tensor:
     if isinstance(layer, nn.RNNBase) and not layer.batch_first:
         output = output.transpose(0, 1)
     return output[:, :_KEPT].clone()
+
+
+def _sequences_first(layer: nn.Module, x: Any) -> tuple[Tensor, Tensor | None]:
+    """Return what a layer got as (n_sequences, n_steps, n_inputs), and the lengths that it was packed to."""
+    single, lengths = isinstance(layer, nn.RNNCellBase), None
+    if isinstance(x, PackedSequence):
+        x, lengths = pad_packed_sequence(x, batch_first=bool(layer.batch_first))
+    if x.ndim != (2 if single else 3):
+        raise ValueError(f"its recurrent layer got a single sequence, of shape {tuple(x.shape)}, not a batch")
+    if single:
+        x = x.unsqueeze(1)
+    elif isinstance(layer, nn.RNNBase) and not layer.batch_first:
+        x = x.transpose(0, 1)
+    return x, lengths
+
+
+def layer_input(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """Return what a recurrent layer is called with as a tensor (n_sequences, n_steps, n_inputs)."""
+    arguments = inspect.signature(layer_kind(layer).forward).bind(layer, *args, **kwargs).arguments
+    return _sequences_first(layer, [*arguments.values()][1])[0]
 
 
 def weights_of(layer: nn.Module) -> dict[str, Tensor]:

@@ -19,8 +19,8 @@ from sklyap.cells import RecurrentCell
 from sklyap.cells.conversion import module_of, name_in_layer, opened
 from sklyap.cells.drive import Drive, check_finite
 from sklyap.cells.encoder import LayerInput
+from sklyap.cells.replay import Replay, cast_inputs
 from sklyap.exceptions import DivergedError
-from sklyap.gradients.replay import Replay, cast_inputs
 from sklyap.runtime import kept_rng
 
 __all__ = ["Loss", "Objective"]

@@ -13,6 +13,8 @@ from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from sklyap.cells import closed_loop
+from sklyap.exceptions import DivergedError
 from sklyap.networks.base import RecurrentEstimator
 from sklyap.networks.checks import as_tensor, to_numpy
 from sklyap.validation import check_int
@@ -104,6 +106,52 @@ class RNNRegressor(RegressorMixin, RecurrentEstimator):
             ``readout="all"`` (n_sequences, n_steps) or (n_sequences, n_steps, n_outputs).
         """
         outputs = self._collect(X, lambda outputs: outputs)
+        return outputs if self._has_output_axis else outputs[..., 0]
+
+    def forecast(self, spin_up: ArrayLike, n_steps: int) -> NDArray[np.float64]:
+        """Return what the network predicts as it runs free, fed with its own predictions.
+
+        Parameters
+        ----------
+        spin_up : array-like of shape (n_sequences, n_spin_up, n_inputs) or (n_sequences, n_spin_up)
+            Sequences that the network is run on first, one step of which it was trained to predict from those before.
+        n_steps : int
+            How many steps to predict after the end of `spin_up`.
+
+        Returns
+        -------
+        ndarray of shape (n_sequences, n_steps, n_outputs), or (n_sequences, n_steps)
+            With an axis of outputs if the targets in `fit` had one.
+
+        Raises
+        ------
+        ValueError
+            If the network has not as many outputs as inputs. A feedback between them is given to
+            :func:`~sklyap.closed_loop`, whose result has the same method.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from sklyap import RNNRegressor
+        >>> wave = np.sin(0.3 * np.arange(300))
+        >>> X = np.stack([wave[i : i + 30] for i in range(0, 260, 2)])
+        >>> y = np.stack([wave[i + 1 : i + 31] for i in range(0, 260, 2)])
+        >>> network = RNNRegressor("gru", 16, readout="all", max_epochs=40, lr=0.01, random_state=0).fit(X, y)
+        >>> bool(np.abs(network.forecast(wave[None, :30], 10) - wave[30:40]).max() < 0.2)
+        True
+        """
+        check_is_fitted(self)
+        n_steps = check_int(n_steps, "n_steps", low=1, caller=type(self).__name__)
+        X = as_tensor(self._check_X(spin_up, fresh=False))
+        if self.input_type == "tokens" or self.n_outputs_ != self.n_inputs_:
+            what = "tokens" if self.input_type == "tokens" else f"{self.n_inputs_} inputs"
+            raise ValueError(
+                f"forecast needs a network that predicts its own next input. Got one with {self.n_outputs_} outputs "
+                f"and {what}: closed_loop(network, spin_up, feedback=...).forecast(n_steps) takes what lies between."
+            )
+        outputs = closed_loop(self, X).double().forecast(n_steps).cpu().numpy()
+        if not np.isfinite(outputs).all():
+            raise DivergedError("The forecast is NaN or infinite: the network, fed with its own output, diverges.")
         return outputs if self._has_output_axis else outputs[..., 0]
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from sklyap.cells import RecurrentCell
+from sklyap.cells.base import RecurrentCell
 
 __all__ = ["Replay", "cast_inputs"]
 
