@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: setup demo test test-slow lint format docs bench clean
+.PHONY: setup demo check test test-fast test-slow lint format docs bench clean
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -16,8 +16,22 @@ setup: $(READY)
 demo: $(READY)
 	$(BIN)/python examples/predict_loss.py
 
+# A quick file or two of every room, without tests that start processes.
+FAST := tests/test_layers.py tests/docs tests/tangent tests/statistics tests/spectrum tests/testing \
+	tests/cells/test_equations.py tests/cells/test_known_spectra.py tests/cells/test_encoder.py \
+	tests/lyapunov/test_spectrum.py tests/lyapunov/test_warnings.py tests/gradients/test_objective.py \
+	tests/networks/test_transformer.py tests/networks/test_bad_input.py \
+	tests/test_storage.py tests/test_orthonormalize.py tests/test_covariant.py
+
+check: lint
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -p no:cacheprovider tests/test_layers.py
+
 test: $(READY)
 	$(BIN)/python -m pytest
+
+test-fast: $(READY)
+	$(BIN)/python -m pytest -q -m "not slow and not processes" $(FAST)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow

@@ -33,9 +33,9 @@ class _Recording:
 
 
 def load_motion(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
-    skeleton: str | os.PathLike | None = None,
+    skeleton: str | os.PathLike[str] | None = None,
     n_steps: int = 50,
     every: int = 4,
     splits: Sequence[float] = (0.8, 0.1, 0.1),

@@ -87,8 +87,8 @@ def fetch_sequential_mnist(
     permuted: bool = False,
     subset: str = "train",
     n_samples: int | None = None,
-    folder: str | os.PathLike | None = None,
-    data_home: str | os.PathLike | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    data_home: str | os.PathLike[str] | None = None,
     download_if_missing: bool = True,
     verify_checksum: bool = True,
     random_state: Any = 0,
@@ -233,7 +233,7 @@ def _read_idx(path: Path) -> tuple[np.ndarray, str]:
     return array, hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-def _download_mnist(folder: Path, data_home: str | os.PathLike | None, download_if_missing: bool) -> None:
+def _download_mnist(folder: Path, data_home: str | os.PathLike[str] | None, download_if_missing: bool) -> None:
     """Fill `folder` with IDX files made from OpenML's copy, which keeps the original order."""
     if not download_if_missing:
         raise FileNotFoundError(f"MNIST is not in {folder} and download_if_missing=False; {_where_to_put(folder)}")

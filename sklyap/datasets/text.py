@@ -25,7 +25,7 @@ _CLOSING = r"""dependence\s+of\s+which\s+we\s+are\s+not\s+conscious\."""
 
 
 def load_text(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
     n_steps: int = 100,
     splits: Sequence[float] = (0.8, 0.1, 0.1),
@@ -90,13 +90,13 @@ def load_text(
 
 def fetch_war_and_peace(
     *,
-    path: str | os.PathLike | None = None,
+    path: str | os.PathLike[str] | None = None,
     n_steps: int = 100,
     splits: Sequence[float] = (0.8, 0.1, 0.1),
     vocabulary: Iterable[str] | None = None,
     n_characters: int | None = None,
     sha256: str | None = None,
-    data_home: str | os.PathLike | None = None,
+    data_home: str | os.PathLike[str] | None = None,
     download_if_missing: bool = True,
 ) -> Bunch:
     """Load Tolstoy's *War and Peace* in English as a next-character prediction task.
@@ -189,7 +189,7 @@ def _code_points(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
 
 
-def _to_text(content: bytes, path: str | os.PathLike, encoding: str) -> str:
+def _to_text(content: bytes, path: str | os.PathLike[str], encoding: str) -> str:
     try:
         text = content.decode("utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding)
     except UnicodeDecodeError as error:
@@ -200,7 +200,7 @@ def _to_text(content: bytes, path: str | os.PathLike, encoding: str) -> str:
 def _task(
     text: str,
     content: bytes,
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     n_steps: int,
     splits: Sequence[float],
     vocabulary: Iterable[str] | None,
@@ -235,7 +235,7 @@ def _task(
     return data
 
 
-def _novel(text: str, path: str | os.PathLike) -> str:
+def _novel(text: str, path: str | os.PathLike[str]) -> str:
     """Cut the novel out of the file, from ``CHAPTER I`` to the last sentence."""
     opening, closings = re.search(_OPENING, text), list(re.finditer(_CLOSING, text))
     if opening is None:

@@ -382,7 +382,7 @@ class _Growth(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(plan: _Plan, Q: Tensor, anchor: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def forward(plan: _Plan, Q: Tensor, anchor: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         n_blocks = len(plan.lengths)
         return _counted_growth(tensors[-n_blocks:], plan.counted), tensors[-2 * n_blocks - 1].clone()
 
@@ -466,7 +466,7 @@ class _Once(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(gradient: Tensor, anchor: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(gradient: Tensor, anchor: Tensor) -> Tensor:
         return gradient.clone()
 
     @staticmethod

@@ -50,10 +50,10 @@ def test_clones_share_sequences_and_targets_but_nothing_else(networks):
     assert twin.sequences is sequences and twin.targets is targets and twin.n_jobs == 2
     assert transformer.sequences is sequences and transformer.targets is targets
     assert not hasattr(twin, "n_features_out_")
-    assert twin.fit_transform(networks).columns.tolist() == ["size"]
+    assert twin.set_params(n_jobs=1).fit_transform(networks).columns.tolist() == ["size"]
 
 
-@pytest.mark.parametrize("n_jobs", [None, 2])
+@pytest.mark.parametrize("n_jobs", [None, pytest.param(2, marks=pytest.mark.processes)])
 def test_what_is_raised_names_the_network(networks, n_jobs):
     mixed = [*networks, nn.LSTM(2, 3)]
     with pytest.raises(ValueError, match="an LSTM") as caught:
@@ -61,7 +61,7 @@ def test_what_is_raised_names_the_network(networks, n_jobs):
     assert caught.value.__notes__ == ["This is network 3 of the list."]
 
 
-@pytest.mark.parametrize("n_jobs", [None, 2])
+@pytest.mark.parametrize("n_jobs", [None, pytest.param(2, marks=pytest.mark.processes)])
 def test_failures_become_rows_of_nan(networks, n_jobs):
     mixed = [nn.LSTM(2, 3), *networks]
     transformer = Sizes(n_jobs=n_jobs, on_error="warn")

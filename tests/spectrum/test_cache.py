@@ -175,6 +175,7 @@ CASES = [(damage, on_error, 1) for damage in DAMAGES for on_error in ("raise", "
 
 
 @pytest.mark.parametrize(("damage", "on_error", "n_jobs"), CASES)
+@pytest.mark.processes
 def test_what_was_not_kept_is_computed_again(cached, networks, tmp_path, damage, on_error, n_jobs):
     memory, rows, files = cached
     damage(files, tmp_path)
@@ -222,6 +223,7 @@ def test_result_that_is_no_data_is_not_kept(tmp_path):
         SpectrumCache(tmp_path, "test").put("ab", result)
 
 
+@pytest.mark.processes
 def test_threads_and_processes_share_a_cache(networks, tmp_path):
     rows = transformer(None).fit_transform(networks)
     program = (

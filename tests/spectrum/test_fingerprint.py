@@ -85,6 +85,7 @@ def test_what_has_no_hash_has_no_fingerprint():
     assert structure(FunctionCell(lambda s, x, stream=stream: s, 2)) is None
 
 
+@pytest.mark.processes
 def test_every_process_and_every_value_of_a_global_has_its_own(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(

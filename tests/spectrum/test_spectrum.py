@@ -78,6 +78,7 @@ def test_annihilated_directions_are_finite_and_warned_about_once(networks, seque
     assert np.isneginf(transformer.results_[-1].exponents[5:]).all()
 
 
+@pytest.mark.processes
 def test_same_bits_for_every_n_jobs_and_verbosity(networks, sequences, capsys):
     reference = LyapunovSpectrumTransformer(sequences).fit_transform(networks)
     for options in ({"n_jobs": 2}, {"n_jobs": 2, "verbose": 1}, {"verbose": 1}):
@@ -98,6 +99,7 @@ class TestMemory:
     def count(self, location):
         return len(list(location.rglob("*.npz")))
 
+    @pytest.mark.processes
     def test_hits_across_deep_copies_clones_jobs_and_settings_that_do_not_matter(self, networks, sequences, tmp_path):
         transformer = LyapunovSpectrumTransformer(sequences, memory=str(tmp_path))
         first = transformer.fit_transform(networks)
@@ -107,6 +109,7 @@ class TestMemory:
         assert self.count(tmp_path) == len(networks)
         np.testing.assert_array_equal(first, second)
 
+    @pytest.mark.processes
     def test_the_second_cache_of_a_process_serves_others_too(self, networks, sequences, tmp_path):
         for name in ("first", "second"):
             LyapunovSpectrumTransformer(sequences, memory=str(tmp_path / name)).fit_transform(networks)
@@ -158,6 +161,7 @@ class TestMemory:
         np.testing.assert_allclose(rows, np.log([[0.5, 0.5]]), rtol=1e-12)
         assert self.count(tmp_path) == 0
 
+    @pytest.mark.processes
     def test_no_spectrum_is_computed_twice_in_a_search(self, networks, sequences, tmp_path):
         pipeline = make_pipeline(LyapunovSpectrumTransformer(sequences, memory=str(tmp_path)), Ridge())
         search = GridSearchCV(pipeline, {"ridge__alpha": [0.1, 1, 10]}, cv=3, n_jobs=2)
