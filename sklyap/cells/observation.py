@@ -277,7 +277,7 @@ def _recorded(layer: nn.Module, calls: list[Call], disturbance: torch.Generator 
         calls[-1] = replace(calls[-1], end=_joined(layer, _state(layer, output)))
 
     before = vars(layer).get("forward")
-    layer.forward = forward  # type: ignore[method-assign]
+    layer.forward = forward
     handle = layer.register_forward_hook(after_hooks)
     try:
         yield
@@ -285,7 +285,7 @@ def _recorded(layer: nn.Module, calls: list[Call], disturbance: torch.Generator 
         handle.remove()
         del layer.forward
         if before is not None:
-            layer.forward = before  # type: ignore[method-assign]
+            layer.forward = before
 
 
 def _check_plain(layer: nn.Module, output: Any, plain: Any) -> None:
