@@ -99,8 +99,8 @@ def test_a_network_is_copied_once(kind, monkeypatch):
     else:
         networks = [RNNClassifier("gru", size, max_epochs=1, random_state=0).fit(X, y) for size in (3, 4)]
     copied = []
-    snapshot = conversion._snapshot
-    monkeypatch.setattr(conversion, "_snapshot", lambda module: copied.append(module) or snapshot(module))
+    snapshot = conversion.snapshot
+    monkeypatch.setattr(conversion, "snapshot", lambda module, memo: copied.append(module) or snapshot(module, memo))
     rows = LyapunovSpectrumTransformer(X).fit_transform(networks)
     assert len(copied) == len(networks)
     np.testing.assert_array_equal(rows, LyapunovSpectrumTransformer(X).fit(networks).transform(networks))
