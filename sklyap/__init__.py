@@ -9,7 +9,7 @@ from sklyap.gradients import gradient_from_qr, loss_gradient
 from sklyap.lyapunov import LyapunovResult, finite_time_exponents, lyapunov_spectrum
 from sklyap.networks import NetworkTransformer, RNNClassifier, RNNRegressor
 from sklyap.population import HistoryFeatures, HyperparameterFeatures, NetworkPopulation, train_population
-from sklyap.search import LyapunovHalvingSearch
+from sklyap.search import LyapunovHalvingSearch, replay_search
 from sklyap.sensitivity import input_sensitivity
 from sklyap.spectrum import LyapunovSpectrumTransformer
 from sklyap.statistics import SpectrumStatistics, spectrum_distance, spectrum_loss_correlation
@@ -39,6 +39,7 @@ __all__ = [
     "loss_gradient",
     "loss_predictor",
     "lyapunov_spectrum",
+    "replay_search",
     "spectrum_distance",
     "spectrum_loss_correlation",
     "train_population",

@@ -10,6 +10,7 @@ from sklyap.displays.gradients import (
     SensitivitySweepDisplay,
 )
 from sklyap.displays.prediction import LatentDisplay, LossPredictorsDisplay
+from sklyap.displays.search import RegretDisplay, SearchDisplay
 
 __all__ = [
     "AlignmentDisplay",
@@ -18,6 +19,8 @@ __all__ = [
     "LatentDisplay",
     "LocalExponentDisplay",
     "LossPredictorsDisplay",
+    "RegretDisplay",
+    "SearchDisplay",
     "SensitivityDisplay",
     "SensitivitySweepDisplay",
     "SpectrumDisplay",

@@ -2,6 +2,38 @@
 
 from __future__ import annotations
 
+from sklyap.search.belief import Belief
+from sklyap.search.distance import DistancePolicy
 from sklyap.search.halving import LyapunovHalvingSearch
+from sklyap.search.knowledge import Board, Knowledge
+from sklyap.search.policies import (
+    ExtrapolationPolicy,
+    HalvingPolicy,
+    HyperbandPolicy,
+    OraclePolicy,
+    Policy,
+    RandomPolicy,
+    Ranking,
+    Request,
+)
+from sklyap.search.predicted import PredictorPolicy
+from sklyap.search.replay import ReplayResult, replay_search
 
-__all__ = ["LyapunovHalvingSearch"]
+__all__ = [
+    "Belief",
+    "Board",
+    "DistancePolicy",
+    "ExtrapolationPolicy",
+    "HalvingPolicy",
+    "HyperbandPolicy",
+    "Knowledge",
+    "LyapunovHalvingSearch",
+    "OraclePolicy",
+    "Policy",
+    "PredictorPolicy",
+    "RandomPolicy",
+    "Ranking",
+    "ReplayResult",
+    "Request",
+    "replay_search",
+]

@@ -10,15 +10,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import nnls
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 from sklearn.base import BaseEstimator, clone
-from sklearn.compose import make_column_selector, make_column_transformer
+from sklearn.compose import ColumnTransformer, make_column_selector, make_column_transformer
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.exceptions import NotFittedError
 from sklearn.impute import SimpleImputer
+from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import OneHotEncoder
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
@@ -26,7 +27,7 @@ from sklyap.search.knowledge import Knowledge, log_loss
 
 __all__ = ["Belief", "Estimate", "default_model", "takes_networks"]
 
-_FOLDS = 5
+_FOLDS = 3
 # As many candidates seen count as much as what the priors say of a source.
 _PSEUDO_COUNT = 10.0
 # Of a source that no prior says anything of.
@@ -37,15 +38,24 @@ _GIVEN = "predictor"
 
 def default_model(random_state: int = 0) -> Pipeline:
     """Return the regressor of the final loss on columns of words, numbers and gaps."""
+    trees = ExtraTreesRegressor(100, min_samples_leaf=2, random_state=random_state)
+    return make_pipeline(_any_columns(), trees)
+
+
+def _label_model() -> Pipeline:
+    """Return the regressor that learns from the few candidates that a search has finished."""
+    return make_pipeline(_any_columns(), StandardScaler(), RidgeCV(np.logspace(0, 4, 9)))
+
+
+def _any_columns() -> ColumnTransformer:
     words = make_pipeline(
         SimpleImputer(strategy="constant", fill_value="none", missing_values=None),
         OneHotEncoder(handle_unknown="ignore", sparse_output=False),
     )
-    columns = make_column_transformer(
+    return make_column_transformer(
         (words, make_column_selector(dtype_exclude="number")),
         (SimpleImputer(strategy="median", keep_empty_features=True), make_column_selector(dtype_include="number")),
     )
-    return make_pipeline(columns, ExtraTreesRegressor(200, min_samples_leaf=2, random_state=random_state))
 
 
 def takes_networks(model: Any) -> bool:
@@ -212,10 +222,11 @@ class Belief:
         if len(y) < _FEWEST_LABELS or np.ptp(y) == 0:
             return None
         kinds = tuple(kind for kind in self.kinds if kind != "loss" or epoch > 0)
+        model = clone(self.model) if self.on_networks else _label_model()
         X = self._input(labelled, epoch, kinds)
-        guesses = cross_val_predict(clone(self.model), X, y, cv=KFold(_FOLDS, shuffle=True, random_state=0))
+        guesses = cross_val_predict(model, X, y, cv=KFold(_FOLDS, shuffle=True, random_state=0))
         weight = max(_rank_correlation(guesses, y), 0.0) * len(y) / (len(y) + _PSEUDO_COUNT)
-        predicted = clone(self.model).fit(X, y).predict(self._input(known, epoch, kinds))
+        predicted = model.fit(X, y).predict(self._input(known, epoch, kinds))
         return _standardised(np.ravel(predicted)), weight
 
     def _learn(self, epoch: int) -> _Rung:
@@ -296,4 +307,4 @@ def _standardised(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _rank_correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return 0.0
-    return float(spearmanr(a, b)[0])
+    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])

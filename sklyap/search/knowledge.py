@@ -64,6 +64,10 @@ class Knowledge:
         """Return the one of the `kept` epochs that is nearest to `epoch`."""
         return min(self.kept, key=lambda e: (abs(np.log((e + 0.5) / (epoch + 0.5))), e), default=epoch)
 
+    def last_kept(self, epoch: int) -> int:
+        """Return the last of the `kept` epochs up to `epoch`: a look that one who searches could have had there."""
+        return max((kept for kept in self.kept if kept <= epoch), default=min(self.kept))
+
     def features(self, epoch: int, kinds: Sequence[str]) -> pd.DataFrame:
         """Return what is known at `epoch` as columns, those of `kinds` (see :data:`FEATURES`)."""
         blocks = []

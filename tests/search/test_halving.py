@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import warnings
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,9 +21,12 @@ from skorch.callbacks import EarlyStopping
 
 from sklyap import RNNClassifier, RNNRegressor, train_population
 from sklyap.datasets import make_adding, make_recall
+from sklyap.displays import SearchDisplay
 from sklyap.exceptions import FailedNetworkWarning, SklyapWarning
 from sklyap.search import LyapunovHalvingSearch
 from sklyap.search.belief import default_model
+
+matplotlib.use("Agg")
 
 X, y = make_recall(120, n_steps=5, random_state=0)
 DRAWN = {"lr": loguniform(1e-3, 1e-1), "cell": ["rnn", "gru"]}
@@ -129,6 +133,15 @@ def test_with_a_prior_candidates_are_looked_at_before_they_are_trained(by_predic
     assert seats.to_dict() == {"predicted": 6, "chance": 3}
     known = table[table["epoch"] < 9]
     assert (known["low"] < known["predicted"]).all() and (known["predicted"] < known["high"]).all()
+
+
+def test_displays_of_a_search(by_predictor, by_loss):
+    display = SearchDisplay.from_search(by_predictor)
+    assert display.ax_.get_yscale() == "log" and len(display.curves) == 9
+    predictions = SearchDisplay.from_search(by_predictor, kind="predictions")
+    assert predictions.ax_.get_ylabel() == "predicted final loss"
+    with pytest.raises(ValueError, match="predicted nothing"):
+        SearchDisplay.from_search(by_loss, kind="predictions")
 
 
 def test_labels_are_finished_first(by_loss):

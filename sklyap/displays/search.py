@@ -1,0 +1,137 @@
+"""Searches: the losses of candidates rung by rung, what was predicted of them, and regret against budget."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sklyap.displays.base import Display
+from sklyap.validation import check_choice
+
+__all__ = ["RegretDisplay", "SearchDisplay"]
+
+
+class SearchDisplay(Display):
+    """Candidates of a search: curves of losses, stopped and promoted, or predicted against final loss.
+
+    Parameters
+    ----------
+    curves : list of array-like
+        Validation losses of each candidate after every epoch that it was trained.
+    rungs : sequence of int
+        Epochs at which candidates were compared.
+    predicted, low, high : array-like of shape (n_candidates,), optional
+        Last predicted final loss of each candidate and its interval; NaN where none was predicted.
+    kind : {"losses", "predictions"}, default="losses"
+        What to draw.
+    """
+
+    def __init__(
+        self,
+        curves: Sequence[Any],
+        rungs: Sequence[int],
+        *,
+        predicted: Any = None,
+        low: Any = None,
+        high: Any = None,
+        kind: str = "losses",
+    ) -> None:
+        self.curves = [np.asarray(curve, dtype=float) for curve in curves]
+        self.rungs = list(rungs)
+        self.predicted, self.low, self.high = predicted, low, high
+        self.kind = check_choice(kind, "kind", ("losses", "predictions"), caller="SearchDisplay")
+
+    @classmethod
+    def from_search(cls, search: Any, *, kind: str = "losses", ax: Any = None) -> SearchDisplay:
+        """Draw a fitted :class:`~sklyap.LyapunovHalvingSearch`.
+
+        Parameters
+        ----------
+        search : LyapunovHalvingSearch
+        kind : {"losses", "predictions"}, default="losses"
+        ax : matplotlib Axes, optional
+        """
+        decisions = search.decisions_
+        records = [record for record in search.population_.records if len(record.losses)]
+        told = decisions.dropna(subset="predicted").groupby("candidate").last()
+        told = told.reindex([record.index for record in records])
+        columns = {name: told[name].to_numpy() for name in ("predicted", "low", "high")}
+        rungs = sorted(epoch for epoch in decisions["epoch"].unique() if epoch > 0)
+        return cls([record.losses for record in records], rungs, kind=kind, **columns).plot(ax)
+
+    def _draw(self, ax: Any) -> None:
+        if self.kind == "losses":
+            self._draw_losses(ax)
+        else:
+            self._draw_predictions(ax)
+
+    def _draw_losses(self, ax: Any) -> None:
+        longest = max(map(len, self.curves))
+        best = int(np.argmin([curve.min() for curve in self.curves]))
+        for i, curve in enumerate(self.curves):
+            finished = len(curve) == longest
+            color = "tab:red" if i == best else "tab:blue" if finished else "0.7"
+            epochs = np.arange(1, len(curve) + 1)
+            ax.plot(epochs, curve, color=color, linewidth=1.5 if finished else 0.8, zorder=2 + finished + (i == best))
+            ax.plot(epochs[-1:], curve[-1:], ".", color=color, markersize=4)
+        for rung in self.rungs[:-1]:
+            ax.axvline(rung, color="0.85", linewidth=1, zorder=1)
+        labels = (("stopped", "0.7"), ("finished", "tab:blue"), ("best", "tab:red"))
+        ax.legend(handles=[ax.plot([], [], color=color, label=label)[0] for label, color in labels])
+        ax.set(xlabel="epoch", ylabel="validation loss", yscale="log")
+
+    def _draw_predictions(self, ax: Any) -> None:
+        longest = max(map(len, self.curves))
+        final = np.array([curve.min() for curve in self.curves])
+        finished = np.array([len(curve) == longest for curve in self.curves])
+        known = np.zeros(len(final), dtype=bool)
+        if self.predicted is not None:
+            predicted, low, high = (np.asarray(v, dtype=float) for v in (self.predicted, self.low, self.high))
+            known = np.isfinite(predicted)
+        if not known.any():
+            raise ValueError("This search has predicted nothing; kind='predictions' needs promote_by='predictor'.")
+        for chosen, label, color in ((known & ~finished, "stopped", "0.7"), (known & finished, "finished", "tab:blue")):
+            ax.vlines(final[chosen], low[chosen], high[chosen], color=color, alpha=0.5)
+            ax.plot(final[chosen], predicted[chosen], "o", markersize=4, color=color, label=label)
+        ends = [final[known].min(), final[known].max()]
+        ax.plot(ends, ends, color="0.5", linewidth=1, linestyle="--")
+        ax.set(xlabel="lowest validation loss", ylabel="predicted final loss", xscale="log", yscale="log")
+        ax.legend()
+
+
+class RegretDisplay(Display):
+    """Regret of replayed searches against what they spent, with intervals.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :meth:`~sklyap.search.ReplayResult.curve`.
+    against : {"epochs", "seconds"}, default="epochs"
+        What was spent.
+    """
+
+    def __init__(self, table: Any, *, against: str = "epochs") -> None:
+        self.table = table
+        self.against = check_choice(against, "against", ("epochs", "seconds"), caller="RegretDisplay")
+
+    @classmethod
+    def from_replay(cls, result: Any, *, against: str = "epochs", ax: Any = None) -> RegretDisplay:
+        """Draw a result of :func:`~sklyap.search.replay_search`.
+
+        Parameters
+        ----------
+        result : ReplayResult
+        against : {"epochs", "seconds"}, default="epochs"
+        ax : matplotlib Axes, optional
+        """
+        return cls(result.curve(), against=against).plot(ax)
+
+    def _draw(self, ax: Any) -> None:
+        for policy, rows in self.table.groupby("policy", sort=False):
+            spent = rows[self.against].to_numpy()
+            (line,) = ax.plot(spent, rows["regret"], "o-", markersize=4, label=policy)
+            ax.fill_between(spent, rows["low"], rows["high"], color=line.get_color(), alpha=0.15, linewidth=0)
+        ax.set(xlabel=f"{self.against} spent", ylabel="mean regret (ln loss)", xscale="log")
+        ax.legend()
