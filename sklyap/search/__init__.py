@@ -17,6 +17,7 @@ from sklyap.search.policies import (
     Request,
 )
 from sklyap.search.predicted import PredictorPolicy
+from sklyap.search.pruning import LyapunovPruner, OptunaCallback
 from sklyap.search.replay import ReplayResult, replay_search
 
 __all__ = [
@@ -28,6 +29,8 @@ __all__ = [
     "HyperbandPolicy",
     "Knowledge",
     "LyapunovHalvingSearch",
+    "LyapunovPruner",
+    "OptunaCallback",
     "OraclePolicy",
     "Policy",
     "PredictorPolicy",

@@ -106,8 +106,8 @@ class Belief:
     kinds : sequence of str
         Kinds of features to look at.
     model : estimator, optional
-        A regressor of standardised ln loss on the columns of :meth:`Knowledge.features`, or on networks. A fitted
-        one is one more source where it takes what the candidates have.
+        A regressor of the final loss on the columns of :meth:`Knowledge.features`, or on networks. It learns losses
+        that are scaled to the same mean and spread of their logarithms in every prior. A fitted one is one more source.
     random_state : int
     """
 
@@ -121,6 +121,8 @@ class Belief:
     ) -> None:
         self.priors = list(priors)
         self.kinds = tuple(kinds)
+        # A model of the user's predicts losses; the default their logarithm.
+        self._of_losses = model is not None
         self.model = default_model(random_state) if model is None else model
         self.on_networks = takes_networks(self.model)
         self._rungs: dict[int, _Rung] = {}
@@ -139,6 +141,13 @@ class Belief:
         targets = np.concatenate([log_loss(prior.best()) for prior in self.priors])
         return float(targets.mean()), float(targets.std())
 
+    def _target(self, standardised: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.exp(standardised) if self._of_losses else standardised
+
+    def _read(self, predicted: Any) -> NDArray[np.float64]:
+        values = np.ravel(predicted).astype(np.float64)
+        return log_loss(values) if self._of_losses else values
+
     def rung(self, epoch: int) -> _Rung:
         """Return what the priors say about an epoch, which is learnt when it is first asked for."""
         if epoch not in self._rungs:
@@ -149,7 +158,7 @@ class Belief:
         """Return what each model says of networks that stand at `epoch`, in standardised ln loss of its priors."""
         models = self.rung(epoch).models
         return {
-            name: np.ravel(model.predict(self._input(known, epoch, kinds))) for name, (kinds, model) in models.items()
+            name: self._read(model.predict(self._input(known, epoch, kinds))) for name, (kinds, model) in models.items()
         }
 
     def estimate(
@@ -224,9 +233,10 @@ class Belief:
         kinds = tuple(kind for kind in self.kinds if kind != "loss" or epoch > 0)
         model = clone(self.model) if self.on_networks else _label_model()
         X = self._input(labelled, epoch, kinds)
-        guesses = cross_val_predict(model, X, y, cv=KFold(_FOLDS, shuffle=True, random_state=0))
+        target = np.exp(y) if self.on_networks else y
+        guesses = cross_val_predict(model, X, target, cv=KFold(_FOLDS, shuffle=True, random_state=0))
         weight = max(_rank_correlation(guesses, y), 0.0) * len(y) / (len(y) + _PSEUDO_COUNT)
-        predicted = model.fit(X, y).predict(self._input(known, epoch, kinds))
+        predicted = model.fit(X, target).predict(self._input(known, epoch, kinds))
         return _standardised(np.ravel(predicted)), weight
 
     def _learn(self, epoch: int) -> _Rung:
@@ -241,8 +251,8 @@ class Belief:
         folds = KFold(_FOLDS, shuffle=True, random_state=0)
         for name, kinds in self._names(epoch).items():
             X = _concatenated([self._input(p, e, kinds) for p, e in zip(self.priors, at, strict=True)])
-            said[name] = np.ravel(cross_val_predict(clone(self.model), X, y, cv=folds))
-            models[name] = (kinds, clone(self.model).fit(X, y))
+            said[name] = self._read(cross_val_predict(clone(self.model), X, self._target(y), cv=folds))
+            models[name] = (kinds, clone(self.model).fit(X, self._target(y)))
         if epoch > 0:
             so_far = [log_loss(prior.best(max(e, 1))) for prior, e in zip(self.priors, at, strict=True)]
             said["loss"] = np.concatenate([_standardised(values) for values in so_far])

@@ -72,9 +72,9 @@ class LyapunovHalvingSearch(MetaEstimatorMixin, BaseEstimator):
         (`n_labelled`) there is nothing to learn from, and the loss decides. "distance" prefers networks whose spectrum
         is like that of `reference`.
     predictor : estimator, optional
-        A regressor of the standardised ln loss, in place of the default. It gets a table of what is known of the
-        candidates or, like :func:`~sklyap.loss_predictor` with sequences, a list of networks. A fitted one is used as
-        it is, in addition to what can be learnt.
+        A regressor of the final loss, in place of the default (randomised trees). It gets a table of what is known of
+        the candidates or, like :func:`~sklyap.loss_predictor` with sequences, a list of networks. A fitted one is used
+        as it is, in addition to what can be learnt.
     prior : NetworkPopulation, pair (NetworkPopulation, sequences), or list of these, optional
         Populations whose training has ended: of a shorter or smaller version of the task, of other architectures.
         They must have been kept at some early epochs (``snapshot_epochs=(0, 1, 3, "last")``). Their spectra are

@@ -1,0 +1,239 @@
+"""Does a search that looks at the spectrum find good networks earlier than one that looks at the loss?
+
+Trains populations of small LSTM, GRU and Elman networks on tasks where the loss stays on a plateau before it falls
+(recall, adding) and on one where it falls at once (digits), with a shorter or smaller version of each as the prior;
+replays searches on them; and runs searches live beside Optuna's. Everything finished is kept: interrupt with Ctrl-C
+and run again to go on.
+
+    python examples/search_evidence.py [--networks 240] [--repeats 200] [--live] [--output results/search]
+"""
+
+import argparse
+import time
+import warnings
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from scipy.stats import loguniform, randint
+
+from sklyap import (
+    LyapunovHalvingSearch,
+    NetworkPopulation,
+    RNNClassifier,
+    RNNRegressor,
+    replay_search,
+    train_population,
+)
+from sklyap.datasets import load_sequential_digits, make_adding, make_recall
+from sklyap.displays import RegretDisplay
+from sklyap.exceptions import FailedNetworkWarning
+
+SEARCHED = {
+    "cell": ["lstm", "gru", "rnn"],
+    "hidden_size": randint(16, 49),
+    "init_scale": loguniform(0.05, 2.0),
+    "lr": loguniform(1e-3, 10**-1.7),
+}
+EPOCHS = 15
+SNAPSHOTS = (0, 1, 3, 9, "last")
+N_SEQUENCES = 1500
+PROBES = 4
+BUDGETS = (0.02, 0.03, 0.05, 0.1, 0.2, 0.3)
+POLICIES = [
+    "random",
+    "halving",
+    "extrapolation",
+    "hyperband",
+    "predictor",
+    "predictor without spectrum",
+    "predictor without hyperparameters",
+    "predictor, spectrum alone",
+    "predictor without prior",
+]
+DATA = {  # name: (data, estimator, random_state of the population)
+    "recall-30": (lambda: make_recall(N_SEQUENCES, n_steps=30, random_state=0), RNNClassifier, 0),
+    "recall-100": (lambda: make_recall(N_SEQUENCES, n_steps=100, random_state=0), RNNClassifier, 0),
+    "prior-adding-15": (lambda: make_adding(N_SEQUENCES, n_steps=15, random_state=1), RNNRegressor, 1),
+    "adding-40": (lambda: make_adding(N_SEQUENCES, n_steps=40, random_state=0), RNNRegressor, 0),
+    "prior-digits-5": (lambda: load_sequential_digits(n_class=5, return_X_y=True), RNNClassifier, 1),
+    "digits": (lambda: load_sequential_digits(return_X_y=True), RNNClassifier, 0),
+}
+STUDIES = {  # name: (searched population, prior)
+    "recall-100": ("recall-100", "recall-30"),
+    "adding-40": ("adding-40", "prior-adding-15"),
+    "digits": ("digits", "prior-digits-5"),
+    "recall-100, a prior of another kind": ("recall-100", "prior-digits-5"),
+    "digits, a prior of another kind": ("digits", "recall-30"),
+}
+
+
+def main(arguments=None):
+    options = parse(arguments)
+    output = Path(options.output)
+    output.mkdir(parents=True, exist_ok=True)
+    warnings.simplefilter("ignore", FailedNetworkWarning)
+    tables = [study(name, options) for name in options.studies]
+    table = pd.concat(tables, ignore_index=True)
+    table.to_csv(output / "replays.csv", index=False)
+    if options.live:
+        live(options).to_csv(output / "live.csv", index=False)
+    return table
+
+
+def study(name, options):
+    """Replay searches on one task and return the regret of each policy at each budget."""
+    searched, prior = (populate(task, options) for task in STUDIES[name])
+    # One seed draws the same hyperparameters and initial weights on every task: none of the candidates is in the prior.
+    seeds = {record.seed for record in searched.records}
+    prior = prior.filter(lambda record: record.seed not in seeds)
+    losses = searched.best_losses
+    start = time.perf_counter()
+    result = replay_search(
+        searched,
+        options.policies,
+        probes(STUDIES[name][0]),
+        prior=(prior, probes(STUDIES[name][1])),
+        budgets=BUDGETS,
+        n_repeats=options.repeats,
+        random_state=0,
+    )
+    curve = result.curve()
+    print(f"\n{name}: {len(searched)} networks ({result.n_candidates} in each search), losses {losses.min():.4g} … "
+          f"{np.median(losses):.4g} … {losses.max():.4g}; prior of {len(prior)}; {options.repeats} repetitions, "
+          f"{time.perf_counter() - start:.0f} s")  # fmt: skip
+    for what in ("regret", "median", "solved"):
+        print(f"{what}, by share of the epochs of training all")
+        print(curve.pivot(index="policy", columns="budget", values=what).loc[options.policies].round(2).to_string())
+    half = (curve.assign(half=(curve["high"] - curve["low"]) / 2)).pivot(
+        index="policy", columns="budget", values="half"
+    )
+    print("half widths of the 95 % intervals of the mean regret")
+    print(half.loc[options.policies].round(2).to_string())
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    shown = curve[~curve["policy"].isin(["extrapolation", "predictor without prior"])]
+    for ax, against in zip(axes, ("epochs", "seconds"), strict=True):
+        RegretDisplay(shown, against=against).plot(ax)
+    axes[0].set_title(name)
+    axes[0].get_legend().remove()
+    figure.savefig(Path(options.output) / f"regret_{name.replace(', ', '_').replace(' ', '_')}.png", dpi=120)
+    plt.close(figure)
+    return curve.assign(study=name)
+
+
+def probes(task):
+    """Return the sequences that drive the networks of a task for their spectra."""
+    return DATA[task][0]()[0][:PROBES]
+
+
+def populate(task, options):
+    """Return the population of a task, after training what is missing of it."""
+    make, estimator, seed = DATA[task]
+    if options.as_it_is:
+        return NetworkPopulation.load(Path(options.output) / "populations" / task)
+    X, y = make()
+    return train_population(
+        estimator(init="uniform", max_epochs=EPOCHS),
+        SEARCHED,
+        X,
+        y,
+        n_networks=options.networks,
+        snapshot_epochs=SNAPSHOTS,
+        directory=Path(options.output) / "populations" / task,
+        n_jobs=options.jobs,
+        random_state=seed,
+    )
+
+
+def live(options):
+    """Run searches for a network that recalls over 100 steps, live, with the same number of epochs each."""
+    X, y = DATA["recall-100"][0]()
+    X_val, y_val = make_recall(300, n_steps=100, random_state=2)
+    prior = populate("recall-30", options)
+    network = RNNClassifier(init="uniform", max_epochs=EPOCHS)
+    rows = []
+    for promote_by in ("loss", "predictor"):
+        search = LyapunovHalvingSearch(
+            network,
+            SEARCHED,
+            X[:PROBES],
+            n_candidates=options.candidates,
+            max_epochs=EPOCHS,
+            promote_by=promote_by,
+            prior=(prior, probes("recall-30")),
+            n_screened=None if promote_by == "predictor" else options.candidates,
+            validation=(X_val, y_val),
+            directory=Path(options.output) / f"live_{promote_by}",
+            refit=False,
+            n_jobs=options.jobs,
+            random_state=5,
+        ).fit(X, y)
+        seconds = search.seconds_spent_
+        rows.append({"search": f"LyapunovHalvingSearch, {promote_by}", "epochs": search.epochs_spent_,
+                     "loss": search.best_loss_, "seconds": seconds["training"] + seconds["spectra"]})  # fmt: skip
+        print(rows[-1], flush=True)
+    budget = rows[0]["epochs"]
+    for pruner in ("median", "hyperband"):
+        rows.append(optuna_search(pruner, network, (X, y, X_val, y_val), budget))
+        print(rows[-1], flush=True)
+    return pd.DataFrame(rows)
+
+
+def optuna_search(pruner, network, data, budget):
+    """Run Optuna's TPE until a number of epochs has been trained."""
+    import optuna
+
+    from sklyap.search import OptunaCallback
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    pruners = {
+        "median": optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=1),
+        "hyperband": optuna.pruners.HyperbandPruner(min_resource=1, max_resource=EPOCHS, reduction_factor=3),
+    }
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0), pruner=pruners[pruner])
+    X, y, X_val, y_val = data
+
+    def objective(trial):
+        model = type(network)(
+            trial.suggest_categorical("cell", SEARCHED["cell"]),
+            trial.suggest_int("hidden_size", 16, 48),
+            init="uniform",
+            init_scale=trial.suggest_float("init_scale", 0.05, 2.0, log=True),
+            lr=trial.suggest_float("lr", 1e-3, 10**-1.7, log=True),
+            max_epochs=EPOCHS,
+            callbacks=[OptunaCallback(trial)],
+            random_state=trial.number,
+        )
+        return min(model.fit(X, y, X_val, y_val).history_[:, "valid_loss"])
+
+    def spent():
+        return sum(trial.last_step or 0 for trial in study.trials)
+
+    start = time.perf_counter()
+    while spent() < budget:
+        study.optimize(objective, n_trials=1)
+    best = min(min(trial.intermediate_values.values()) for trial in study.trials if trial.intermediate_values)
+    seconds = time.perf_counter() - start
+    return {"search": f"Optuna TPE, {pruner} pruner", "epochs": spent(), "loss": best, "seconds": seconds}
+
+
+def parse(arguments):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", type=int, default=240, help="networks of each population")
+    parser.add_argument("--as-it-is", action="store_true", help="train no network, take those that there are")
+    parser.add_argument("--repeats", type=int, default=200, help="repetitions of each search")
+    parser.add_argument("--studies", nargs="+", default=list(STUDIES), choices=list(STUDIES))
+    parser.add_argument("--policies", nargs="+", default=POLICIES, choices=POLICIES)
+    parser.add_argument("--live", action="store_true", help="also search live, beside Optuna")
+    parser.add_argument("--candidates", type=int, default=32, help="candidates of the live searches")
+    parser.add_argument("--output", default="results/search")
+    parser.add_argument("--jobs", type=int, default=-1, help="processes (-1: one for each core)")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""Optuna: a pruner that looks at spectra, and the callback that reports them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from skorch import NeuralNet
+from skorch.callbacks import Callback
+
+from sklyap.search.belief import Belief
+from sklyap.search.checks import params_table, prior_pairs
+from sklyap.search.knowledge import FEATURES, Knowledge
+from sklyap.search.rungs import rung_epochs
+from sklyap.search.spectra import default_transformer, kept_epochs, read_population, timed_spectra
+from sklyap.validation import check_int, check_real
+
+__all__ = ["LyapunovPruner", "OptunaCallback"]
+
+_SPECTRUM = "sklyap:spectrum"
+
+
+class OptunaCallback(Callback):
+    """Report the validation loss and, at some epochs, the spectrum of a network to an Optuna trial.
+
+    Parameters
+    ----------
+    trial : optuna.Trial
+    sequences : array-like of shape (n_sequences, n_steps, n_inputs), optional
+        What drives the network for its spectrum. Four are enough; None reports the losses alone.
+    epochs : sequence of int, default=(1, 3, 9)
+        When to compute the spectrum: the rungs of the pruner.
+
+    Notes
+    -----
+    It raises ``optuna.TrialPruned`` out of `fit` where the study's pruner says so. The spectrum is kept in the user
+    attributes of the trial.
+
+    Examples
+    --------
+    ``RNNClassifier(..., callbacks=[OptunaCallback(trial, X[:4])]).fit(X, y, X_val, y_val)`` in the objective of a
+    study, which returns the lowest ``history_[:, "valid_loss"]``.
+    """
+
+    def __init__(self, trial: Any, sequences: Any = None, *, epochs: Any = (1, 3, 9)) -> None:
+        self.trial = trial
+        self.sequences = sequences
+        self.epochs = epochs
+
+    def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
+        """Report, and end the training if the pruner says so."""
+        import optuna
+
+        epoch, row = len(net.history), net.history[-1]
+        if self.sequences is not None and epoch in self.epochs:
+            spectrum, _ = timed_spectra(default_transformer(self.sequences), [net.module_])
+            self.trial.set_user_attr(f"{_SPECTRUM}:{epoch}", spectrum[0].tolist())
+        self.trial.report(float(row.get("valid_loss", row["train_loss"])), epoch)
+        if self.trial.should_prune():
+            raise optuna.TrialPruned(f"pruned after epoch {epoch}")
+
+
+class LyapunovPruner:
+    """Prune the trials of an Optuna study by their predicted final loss.
+
+    At every rung a trial goes on if it is among the best part, one in `factor`, of all trials that have got there,
+    as in asynchronous successive halving; what orders them is the loss that is predicted from spectrum, losses so
+    far and hyperparameters, or the loss alone where nothing is known.
+
+    Parameters
+    ----------
+    prior : NetworkPopulation, pair (NetworkPopulation, sequences), or list of these, optional
+        What predictions are learnt from, see :class:`LyapunovHalvingSearch`; hyperparameters of the same names as
+        those of the trials.
+    sequences : array-like of shape (n_sequences, n_steps, n_inputs), optional
+        What drives the networks of priors that come without sequences.
+    factor : float, default=3
+    min_epochs : int, default=1
+    max_epochs : int, default=15
+        The rungs, which those of :class:`OptunaCallback` have to be.
+    loss_share : float, default=0.25
+        Share of the trials that go on whose loss alone is good enough.
+
+    References
+    ----------
+    L. Li et al. (2020), A system for massively parallel hyperparameter tuning, MLSys.
+
+    Examples
+    --------
+    >>> from sklyap.search import LyapunovPruner
+    >>> LyapunovPruner(max_epochs=27).epochs
+    [1, 3, 9, 27]
+    """
+
+    def __init__(
+        self,
+        prior: Any = None,
+        sequences: Any = None,
+        *,
+        factor: float = 3,
+        min_epochs: int = 1,
+        max_epochs: int = 15,
+        loss_share: float = 0.25,
+    ) -> None:
+        caller = "LyapunovPruner"
+        if check_real(factor, "factor", caller=caller) <= 1:
+            raise ValueError(f"The 'factor' parameter of {caller} must be a float above 1. Got {factor!r} instead.")
+        check_int(max_epochs, "max_epochs", low=1, caller=caller)
+        check_int(min_epochs, "min_epochs", low=1, high=max_epochs, caller=caller)
+        check_real(loss_share, "loss_share", low=0.0, high=1.0, caller=caller)
+        self.factor, self.loss_share = factor, loss_share
+        self.epochs = rung_epochs(min_epochs, max_epochs, factor)
+        pairs = prior_pairs(prior, caller)
+        if any(own is None for _, own in pairs) and sequences is None:
+            raise ValueError(f"The 'sequences' parameter of {caller} must be given with a prior. Got None instead.")
+        self._belief = Belief(
+            [_knowledge(population, sequences if own is None else own) for population, own in pairs], kinds=FEATURES
+        )
+
+    def prune(self, study: Any, trial: Any) -> bool:
+        """Tell Optuna whether to end a trial.
+
+        Parameters
+        ----------
+        study : optuna.Study
+        trial : optuna.trial.FrozenTrial
+
+        Returns
+        -------
+        bool
+        """
+        epoch = trial.last_step
+        if epoch not in self.epochs[:-1]:
+            return False
+        there = [t for t in study.get_trials(deepcopy=False) if epoch in t.intermediate_values]
+        n_keep = max(1, math.ceil(len(there) / self.factor))
+        losses = np.array([min(v for e, v in t.intermediate_values.items() if e <= epoch) for t in there])
+        own = next(i for i, t in enumerate(there) if t.number == trial.number)
+        n_loss = math.ceil(self.loss_share * n_keep)
+        by_loss = np.argsort(losses, kind="stable")
+        by_belief = np.argsort(self._scores(there, losses, epoch), kind="stable")
+        return own not in by_loss[:n_loss] and own not in by_belief[: max(n_keep - n_loss, 1)]
+
+    def _scores(self, trials: list[Any], losses: NDArray[np.float64], epoch: int) -> NDArray[np.float64]:
+        """Return predicted standardised ln losses; the losses where nothing is known."""
+        spectra = [t.user_attrs.get(f"{_SPECTRUM}:{epoch}") for t in trials]
+        if not self._belief.priors or any(spectrum is None for spectrum in spectra):
+            return losses
+        table = pd.DataFrame([t.params for t in trials])
+        for name in self._belief.priors[0].params.columns:
+            if name not in table:
+                raise ValueError(
+                    f"The trials of the study have no hyperparameter {name!r}, which varies in the prior of "
+                    "LyapunovPruner; suggest it under this name."
+                )
+        curves = np.array([[t.intermediate_values.get(e, np.nan) for e in range(1, epoch + 1)] for t in trials])
+        known = Knowledge(table, curves, {epoch: np.array(spectra, dtype=np.float64)}, kept=[epoch])
+        return self._belief.estimate(self._belief.predict(known, epoch), losses, epoch, {}).score
+
+
+def _knowledge(population: Any, sequences: Any) -> Knowledge:
+    known, _ = read_population(population, default_transformer(sequences), epochs=kept_epochs(population))
+    known.params = params_table([record.params for record in population.records], population.records[0].estimator())
+    return known
