@@ -35,7 +35,7 @@ from sklyap.validation import check_dtype, seed_from
 
 __all__ = ["finite_time_exponents"]
 
-_SEGMENT_STEPS = 64
+_SEGMENT_STEPS = 128
 """Steps whose intermediate results are kept; longer sequences are recomputed segment by segment."""
 _SEGMENT_BYTES = 2**29
 _CHUNK_NUMBERS = 2**18
@@ -100,10 +100,9 @@ def finite_time_exponents(
 
     Notes
     -----
-    Memory grows with the square root of the number of steps (from 64 on): of longer sequences only the states and bases
-    between segments are kept, and segments are recomputed in the backward pass. Under :func:`torch.func.vmap` and
-    :func:`torch.func.grad` every step is factored and everything is kept; networks with layers before the recurrent one
-    cannot be mapped.
+    From 128 steps on memory grows with the square root of their number: only the states and bases between segments are
+    kept, and segments are recomputed in the backward pass. Under :func:`torch.func.vmap` and :func:`torch.func.grad`
+    every step is factored and everything is kept; networks with layers before the recurrent one cannot be mapped.
 
     The derivative is exact also where exponents are equal: see the head of this module. Along a kink (a ReLU at zero)
     it is that of one side.

@@ -1,0 +1,5 @@
+"""skorch callbacks that watch or steer the Lyapunov spectrum of a network while it is trained."""
+
+from sklyap.training.flossing import FlossingRound, GradientFlossing
+
+__all__ = ["FlossingRound", "GradientFlossing"]
