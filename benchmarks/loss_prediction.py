@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import loguniform, uniform
 
-from benchmarks import prediction_tables
+from benchmarks import prediction_populations, prediction_tables
 from sklyap.datasets import fetch_sequential_mnist, fetch_war_and_peace, load_sequential_digits
 from sklyap.exceptions import DegenerateSpectrumWarning
 from sklyap.networks import RNNClassifier
@@ -82,6 +82,8 @@ def _mixed(sizes: list[int], init_scale: tuple[float, float], lr: tuple[float, f
     }
 
 
+RECALL = "recall"
+"""A study of the LSTM, GRU and Elman networks that benchmarks.prediction_populations trains on recall."""
 _SIZES = [16, 24, 32, 48, 64]
 _CHARACTERS = {"batch_size": 32, "input_type": "tokens", "readout": "all"}
 TASKS = {
@@ -117,6 +119,17 @@ TASKS = {
 }
 
 
+def _population(name: str, options: argparse.Namespace) -> tuple[NetworkPopulation, np.ndarray]:
+    """Return a trained population and what drives it."""
+    if name == RECALL:
+        cells = [
+            NetworkPopulation.load(options.directory / "architectures" / RECALL / c) for c in ("lstm", "gru", "rnn")
+        ]
+        return NetworkPopulation.concatenate(cells), prediction_populations.load(RECALL)[0][:16]
+    task = TASKS[name]
+    return NetworkPopulation.load(options.directory / name), task.load(options.data)[0][: task.n_probes]
+
+
 def study(options: argparse.Namespace) -> list[prediction_tables.Study]:
     """Return what is to be known about each population at each epoch."""
     studies = []
@@ -125,10 +138,20 @@ def study(options: argparse.Namespace) -> list[prediction_tables.Study]:
     for epoch in options.epochs:
         for name in options.tasks:
             start = time.perf_counter()
-            task, population = TASKS[name], NetworkPopulation.load(options.directory / name)
-            probes = task.load(options.data)[0][: task.n_probes]
+            population, probes = _population(name, options)
             memory = options.directory / "spectra"
-            done = prediction_tables.Study(name, population, probes, epoch, memory, options.n_jobs, options.small).run()
+            study = prediction_tables.Study(
+                name,
+                population[: options.networks],
+                probes,
+                epoch,
+                memory,
+                options.n_jobs,
+                options.small,
+                options.folds,
+                options.parts,
+            )
+            done = study.run()
             print(f"{name}, epoch {epoch}: {len(population)} networks, {time.perf_counter() - start:.0f} s")
             print(done.table.to_string(float_format="{:.3f}".format))
             studies.append(done)
@@ -138,10 +161,12 @@ def study(options: argparse.Namespace) -> list[prediction_tables.Study]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["train", "table"])
-    parser.add_argument("tasks", nargs="+", choices=list(TASKS))
+    parser.add_argument("tasks", nargs="+", choices=[*TASKS, RECALL])
     parser.add_argument("--directory", type=Path, default=Path("populations"))
     parser.add_argument("--data", type=Path, help="folder with MNIST's IDX files and war_and_peace.txt")
-    parser.add_argument("--networks", type=int, help="how many to train, in place of the task's number")
+    parser.add_argument("--networks", type=int, help="how many to train or look at; by default all")
+    parser.add_argument("--folds", type=int, default=10, help="of the cross-validation")
+    parser.add_argument("--parts", nargs="+", default=["table"], choices=prediction_tables.PARTS)
     parser.add_argument("--n-jobs", type=int, help="networks trained, or models fitted, at once")
     parser.add_argument("--epochs", type=int, nargs="+", default=prediction_tables.EPOCHS, help="of the tables")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent.parent / "docs", help="of the tables")
@@ -149,6 +174,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.command == "train":
         for name in options.tasks:
+            if name == RECALL:
+                raise SystemExit("python -m benchmarks.prediction_populations architectures trains recall")
             print(TASKS[name].train(options.directory / name, options.data, options.networks, options.n_jobs))
         return
     print("written to", prediction_tables.write(study(options), options.output))

@@ -22,9 +22,20 @@ from sklyap.comparison import default_loss_predictors, score_predictions
 
 EPOCHS = (1, 3)
 SIZES = (30, 50, 100, 200, 300)
-CURVES = ("AeLLE", "spectrum, ridge", "spectrum, extra-trees", "statistics, ridge")
-RIVALS = ("best statistic", "statistics, linear", "spectrum, ridge", "spectrum, extra-trees")
+OURS = "spectrum"
+MEMBERS = ("AeLLE", "spectrum, ridge", "spectrum, extra-trees")
+CURVES = (OURS, *MEMBERS)
+RIVALS = (*MEMBERS, "best statistic", "statistics, linear")
+ADDED = ("loss so far", "hyperparameters", "hyperparameters + loss so far")
+PARTS = ("table", "families", "curves")
 FAMILIES = {"cell": "architecture", "hidden_size": "size"}
+
+
+def shorten(estimator):
+    """Set everything that takes time in a predictor to as little as runs; return it."""
+    least = {"max_epochs": 3, "n_estimators": 5, "cv": 2}
+    names = [name for name in estimator.get_params() if name.rpartition("__")[2] in least and "ridgecv__" not in name]
+    return estimator.set_params(**{name: least[name.rpartition("__")[2]] for name in names})
 
 
 class Study:
@@ -42,33 +53,43 @@ class Study:
     n_jobs : int
     small : bool
         Whether to do as little as shows that everything runs.
+    n_folds : int
+    parts : sequence of {"table", "families", "curves"}
     """
 
-    def __init__(self, name, population, probes, epoch, memory, n_jobs, small=False):
+    def __init__(self, name, population, probes, epoch, memory, n_jobs=None, small=False, n_folds=10, parts=("table",)):
         self.name, self.population, self.epoch, self.n_jobs, self.small = name, population, epoch, n_jobs, small
+        self.n_folds, self.parts = 3 if small else n_folds, parts
+        self.done = Path(memory).parent / f"table-{name}-{epoch}-{len(population)}-{self.n_folds}.csv"
         self.transformer = LyapunovSpectrumTransformer(
             probes, n_exponents=16 if small else 128, align="interpolate", memory=str(memory), n_jobs=n_jobs,
             on_error="warn",
         )  # fmt: skip
         self.rows = default_loss_predictors(random_state=0)
         if small:
-            self.rows["AeLLE"][1].set_params(max_epochs=3)
             for _, estimator in self.rows.values():
-                few = [name for name in estimator.get_params() if name.endswith("n_estimators")]
-                estimator.set_params(**dict.fromkeys(few, 5))
+                shorten(estimator)
 
     def run(self):
-        """Compute everything; return self."""
-        self.table, self.predictions = self._compare(self.rows)
-        self.families = {family: self._compare(self.rows, family) for family in FAMILIES}
-        self.curve = self._learning_curve()
+        """Compute everything, or read what an earlier run has computed; return self."""
+        if self.done.exists():
+            self.predictions = pd.read_csv(self.done, index_col=0)
+        else:
+            _, self.predictions = self._compare(self.rows)
+            self.predictions.to_csv(self.done)
+        pairs = {f"{OURS} + {rest}": rest for rest in ADDED[:2]} | {"all three": ADDED[2]}
+        self.table = score_predictions(
+            self.predictions, reference="loss so far", added_to=pairs, n_bootstrap=self.n_draws, random_state=0
+        )
+        self.families = {f: self._compare(self.rows, f) for f in FAMILIES} if "families" in self.parts else {}
+        self.curve = self._learning_curve() if "curves" in self.parts else None
         return self
 
     def differences(self):
-        """Return one row: how far AeLLE is ahead of each rival, and what the spectrum adds to the loss so far."""
+        """Return one row: how far the stack is ahead of each rival, and what the spectrum adds."""
         row = {"networks": len(self.predictions)}
-        pairs = [("AeLLE", rival) for rival in RIVALS]
-        for ours, theirs in [*pairs, ("spectrum + loss so far", "loss so far")]:
+        pairs = [(OURS, rival) for rival in RIVALS]
+        for ours, theirs in [*pairs, *((f"{OURS} + {rest}", rest) for rest in ADDED[:2]), ("all three", ADDED[2])]:
             name = f"{ours} − {theirs}"
             row |= {f"{name}, {m}": g for m, g in gains(self.predictions, ours, theirs, self.n_draws).items()}
         return row
@@ -79,7 +100,7 @@ class Study:
 
     def _compare(self, predictors, groups=None):
         return compare_loss_predictors(
-            self.population, None, epoch=self.epoch, predictors=predictors, cv=3 if self.small else 10, groups=groups,
+            self.population, None, epoch=self.epoch, predictors=predictors, cv=self.n_folds, groups=groups,
             transformer=self.transformer, n_bootstrap=self.n_draws, return_predictions=True, random_state=0,
             n_jobs=self.n_jobs,
         )  # fmt: skip
@@ -89,7 +110,7 @@ class Study:
         kept = self.predictions.index.to_numpy()
         spectra = self.transformer.fit_transform(self.population.networks(self.epoch))[kept]
         y = self.predictions["target"].to_numpy()
-        n_folds = 3 if self.small else 10
+        n_folds = self.n_folds
         largest = len(y) - -(-len(y) // n_folds)
         sizes = [n for n in (SIZES[:1] if self.small else SIZES) if n <= largest]
         rows = []
@@ -107,7 +128,7 @@ class Study:
                 row = {"n": n, "repeat": repeat} | {f"r2 {name}": table.loc[name, "r2"] for name in CURVES}
                 row |= {f"spearman {name}": table.loc[name, "spearman"] for name in CURVES}
                 for rival in CURVES[1:]:
-                    gain = gains(predictions, "AeLLE", rival, self.n_draws)
+                    gain = gains(predictions, OURS, rival, self.n_draws)
                     row |= {f"{m} over {rival}": value for m, (value, _) in gain.items()}
                     row |= {f"{m} over {rival} se": se for m, (_, se) in gain.items()}
                 rows.append(row)
@@ -127,21 +148,24 @@ def write(studies, output):
     parts = [f"{machine()}.\n"]
     for epoch in dict.fromkeys(study.epoch for study in studies):
         chosen = [study for study in studies if study.epoch == epoch]
-        parts += [f"**After epoch {epoch}**, out of fold (ten folds)\n", markdown(_scores(chosen))]
+        parts += [f"**After epoch {epoch}**, out of fold ({studies[0].n_folds} folds)\n", markdown(_scores(chosen))]
     parts += ["**Differences**\n", markdown(_differences(studies))]
     for family, word in FAMILIES.items():
-        parts += [f"**Leave one {word} out**\n", markdown(_families(studies, family))]
-    parts += ["**Learning curves**\n", markdown(_curves(studies))]
+        if all(study.families for study in studies):
+            parts += [f"**Leave one {word} out**\n", markdown(_families(studies, family))]
+    curves = [study for study in studies if study.curve is not None]
+    if curves:
+        parts += ["**Learning curves**\n", markdown(_curves(curves))]
+        draw_curves(curves, output / "images" / "prediction_curves.png")
     (output / "prediction_table.md").write_text("\n".join(parts))
     draw_scores(studies, output / "images" / "prediction_scores.png")
-    draw_curves(studies, output / "images" / "prediction_curves.png")
     return output / "prediction_table.md"
 
 
 def _scores(studies):
     table = pd.DataFrame({"predictor": studies[0].table.index})
     for study in studies:
-        for label, m in (("R²", "r2"), ("ρ", "spearman")):
+        for label, m in (("R²", "r2"), ("ρ", "spearman"), ("AUC", "auc")):
             column = [_pm(*pair) for pair in study.table[[m, f"{m}_se"]].to_numpy()]
             table[f"{study.name} ({len(study.predictions)}) {label}"] = column
     return table
@@ -172,8 +196,10 @@ def _curves(studies):
         for _, row in study.curve.iterrows():
             cells = {name: f"{row[f'r2 {name}']:.2f}" for name in CURVES}
             ahead = {
-                f"AeLLE − {rival.split(', ')[1]}": _pm(row[f"R² over {rival}"], row[f"R² over {rival} se"], signed=True)
-                for rival in CURVES[1:3]
+                f"{OURS} − {rival.split(', ')[-1]}": _pm(
+                    row[f"R² over {rival}"], row[f"R² over {rival} se"], signed=True
+                )
+                for rival in CURVES[1:]
             }
             where = f"{study.name}, epoch {study.epoch}"
             rows.append({"population": where, "training networks": f"{row['n']:.0f}", **cells, **ahead})
@@ -181,7 +207,7 @@ def _curves(studies):
 
 
 def _pm(value, error, signed=False):
-    return f"{value:{'+' if signed else ''}.3f} ± {error:.3f}"
+    return f"{value:{'+' if signed else ''}.2f} ± {error:.2f}"
 
 
 def draw_scores(studies, path):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, RegressorMixin, clone
+from sklearn.model_selection import check_cv
 from sklearn.pipeline import Pipeline, make_union
 from sklearn.utils import check_array, check_consistent_length, get_tags
 from sklearn.utils.validation import check_is_fitted, column_or_1d
@@ -194,7 +195,7 @@ class LossPredictor(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
         losses = column_or_1d(check_array(y, dtype=np.float64, ensure_2d=False, input_name="y"), warn=True)
         check_consistent_length(X, losses)
-        n_folds = _stack_of(self.regressor).cv.get_n_splits()
+        n_folds = check_cv(_stack_of(self.regressor).cv).get_n_splits()
         if len(losses) < n_folds:
             raise ValueError(
                 f"{type(self).__name__} needs at least {n_folds} networks, one for each of its folds. "

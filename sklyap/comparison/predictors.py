@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
-from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.dummy import DummyRegressor
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.feature_selection import SelectKBest
-from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, RidgeCV
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import OneHotEncoder, SplineTransformer, StandardScaler
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import QuantileTransformer, SplineTransformer, StandardScaler
 
 from sklyap.autoencoder import SpectrumAutoencoder
+from sklyap.comparison.loss_predictor import LossPredictor
+from sklyap.comparison.stacking import SpectrumViews, loss_stack
 from sklyap.statistics import SpectrumStatistics
 from sklyap.statistics.ranks import column_correlations
 from sklyap.validation import check_choice, seed_from
@@ -30,6 +30,10 @@ FEATURES = ("spectrum", "loss_so_far", "hyperparameters", "n_parameters")
 
 def default_loss_predictors(random_state: Any = None) -> dict[str, tuple[str | tuple[str, ...], BaseEstimator]]:
     """Return the rows of the honest table: for each name what is looked at, and the estimator.
+
+    Rows without the name of an estimator are those of :func:`~sklyap.loss_predictor`, so that two of them differ in
+    what they see and in nothing else. Linear models see statistics as quantiles, and spectra as the autoencoder does:
+    asinh λ and exp λ.
 
     Parameters
     ----------
@@ -47,25 +51,37 @@ def default_loss_predictors(random_state: Any = None) -> dict[str, tuple[str | t
     ['constant', 'parameter count', 'hyperparameters']
     """
     seed = seed_from(random_state)
-    statistics, trees = SpectrumStatistics(), _trees(seed)
-    best_one = make_pipeline(statistics, SelectKBest(_rank_correlations, k=1))
+    trees = ExtraTreesRegressor(300, min_samples_leaf=2, random_state=seed)
     curve = make_pipeline(SplineTransformer(5, extrapolation="linear"), RidgeCV(np.logspace(-4, 2, 13)))
+    best_one = make_pipeline(SpectrumStatistics(), SelectKBest(_rank_correlations, k=1))
+    # A single network that contracts without bound would decide a line through the statistics themselves.
+    ranked = make_pipeline(SpectrumStatistics(), QuantileTransformer(n_quantiles=10))
+
+    def stacked(*features: str) -> tuple[tuple[str, ...], BaseEstimator]:
+        spectrum = "spectrum" in features
+        stack = loss_stack(mixed=features != ("spectrum",), spectrum=spectrum, n_folds=5, seed=seed)
+        return features, LossPredictor(stack)
+
+    ridge = RidgeCV(np.logspace(-2, 4, 13))
     return {
         "constant": ("n_parameters", DummyRegressor()),
         "parameter count": ("n_parameters", clone(curve)),
-        "hyperparameters": ("hyperparameters", _any_columns(trees)),
-        "loss so far": ("loss_so_far", clone(curve)),
+        "hyperparameters": stacked("hyperparameters"),
+        "loss so far": stacked("loss_so_far"),
+        "hyperparameters + loss so far": stacked("hyperparameters", "loss_so_far"),
         "best statistic": ("spectrum", make_pipeline(*best_one, *clone(curve))),
-        "statistics, linear": ("spectrum", make_pipeline(statistics, StandardScaler(), LinearRegression())),
+        "statistics, linear": ("spectrum", make_pipeline(*ranked, StandardScaler(), LinearRegression())),
         "statistics, ridge": (
             "spectrum",
-            make_pipeline(statistics, StandardScaler(), RidgeCV(np.logspace(-2, 4, 13))),
+            make_pipeline(*clone(ranked), StandardScaler(), RidgeCV(np.logspace(-2, 4, 13))),
         ),
-        "spectrum, ridge": ("spectrum", make_pipeline(StandardScaler(), RidgeCV())),
+        "spectrum, ridge": ("spectrum", make_pipeline(SpectrumViews(), clone(ridge))),
         "spectrum, extra-trees": ("spectrum", trees),
         "AeLLE": ("spectrum", SpectrumAutoencoder(random_state=seed)),
-        "spectrum + loss so far": (("spectrum", "loss_so_far"), trees),
-        "spectrum + hyperparameters": (("spectrum", "hyperparameters"), _any_columns(trees)),
+        "spectrum": stacked("spectrum"),
+        "spectrum + loss so far": stacked("spectrum", "loss_so_far"),
+        "spectrum + hyperparameters": stacked("spectrum", "hyperparameters"),
+        "all three": stacked("spectrum", "hyperparameters", "loss_so_far"),
     }
 
 
@@ -96,20 +112,3 @@ def check_predictors(predictors: Mapping[str, Any]) -> dict[str, tuple[tuple[str
 def _rank_correlations(X: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return abs(Spearman's ρ) of every column with y, 0 for a constant column."""
     return np.nan_to_num(np.abs(column_correlations(X, y)))
-
-
-def _trees(seed: int) -> ExtraTreesRegressor:
-    return ExtraTreesRegressor(300, min_samples_leaf=2, random_state=seed)
-
-
-def _any_columns(estimator: BaseEstimator) -> Pipeline:
-    """Return `estimator` behind one that takes words, numbers and gaps, such as hyperparameters are."""
-    words = make_pipeline(
-        SimpleImputer(strategy="constant", fill_value="none", missing_values=None),
-        OneHotEncoder(handle_unknown="ignore", sparse_output=False),
-    )
-    columns = make_column_transformer(
-        (words, make_column_selector(dtype_exclude="number")),
-        (SimpleImputer(strategy="median", keep_empty_features=True), make_column_selector(dtype_include="number")),
-    )
-    return make_pipeline(columns, estimator)

@@ -189,5 +189,5 @@ def _curved_columns() -> Pipeline:
 
     Quantiles put learning rates, sizes and losses on one scale, whatever their ranges.
     """
-    quantiles = any_columns(QuantileTransformer(n_quantiles=8))
+    quantiles = any_columns(QuantileTransformer(n_quantiles=5))
     return make_pipeline(quantiles, PolynomialFeatures(2, include_bias=False), StandardScaler())

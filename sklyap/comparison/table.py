@@ -12,11 +12,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import GroupKFold, KFold, LeaveOneGroupOut, check_cv
-from torch import nn
 
+from sklyap.cells.conversion import module_of
 from sklyap.comparison.predictors import check_predictors, default_loss_predictors
 from sklyap.comparison.scores import score_predictions
-from sklyap.exceptions import FailedNetworkWarning
+from sklyap.exceptions import FailedNetworkWarning, SklyapWarning
 from sklyap.population import NetworkPopulation
 from sklyap.spectrum import LyapunovSpectrumTransformer
 from sklyap.validation import check_choice, check_int, check_real, seed_from
@@ -24,6 +24,7 @@ from sklyap.validation import check_choice, check_int, check_real, seed_from
 __all__ = ["compare_loss_predictors"]
 
 Splits = list[tuple[NDArray[np.intp], NDArray[np.intp]]]
+Rows = dict[str, tuple[tuple[str, ...], BaseEstimator]]
 
 
 def compare_loss_predictors(
@@ -35,6 +36,7 @@ def compare_loss_predictors(
     cv: Any = 10,
     groups: Any = None,
     target: str | None = "log",
+    threshold: float | str | None = "auto",
     reference: str = "loss so far",
     n_exponents: int | None = 128,
     transformer: LyapunovSpectrumTransformer | None = None,
@@ -60,13 +62,15 @@ def compare_loss_predictors(
         For each name an estimator, which gets the spectra, or a pair (features, estimator). Features are one or
         several of "spectrum", "loss_so_far" (logarithms of the losses up to `epoch`), "hyperparameters",
         "n_parameters" (logarithm of the number of weights); the estimator gets them as columns of a DataFrame.
-        By default :func:`default_loss_predictors`.
+        By default :func:`default_loss_predictors`, without the rows that need what is not known of the population.
     cv : int, splitter or iterable, default=10
         Folds of networks; an int shuffles. Not used with `groups`.
     groups : str or array-like of shape (n_networks,), optional
         Leave one family out at a time: a hyperparameter ("cell", "hidden_size"), "population", or labels.
     target : {"log"} or None, default="log"
         Whether to predict and score the logarithm of the loss, or the loss.
+    threshold : float, "auto" or None, default="auto"
+        The loss that networks are to get below, for the column ``auc``; see :func:`score_predictions`.
     reference : str, default="loss so far"
         The predictor that the others' gain is measured against; left out if there is none of that name.
     n_exponents : int or None, default=128
@@ -89,8 +93,9 @@ def compare_loss_predictors(
     Returns
     -------
     table : DataFrame, one row per predictor
-        See :func:`score_predictions`. With `groups`, ``spearman_within`` is the mean over families of the rank
-        correlation inside the family that was left out.
+        See :func:`score_predictions`. ``r2_added`` and ``spearman_added`` are what the spectrum adds: the gain of a row
+        that sees it over the row that sees the same without it. ``attrs["threshold"]`` is a loss. With `groups`,
+        ``spearman_within`` is the mean over families of the rank correlation inside the family that was left out.
     predictions : DataFrame of shape (n_networks, 1 + n_predictors), if `return_predictions`
         Column ``target`` and a column for each predictor, indexed by position in `population`.
 
@@ -104,6 +109,8 @@ def compare_loss_predictors(
     -----
     FailedNetworkWarning
         Naming networks without a spectrum or a finite loss, which the table is without.
+    SklyapWarning
+        Naming rows that the table is without, as losses at every epoch or hyperparameters are not known.
 
     Examples
     --------
@@ -142,8 +149,11 @@ def compare_loss_predictors(
         transformer = LyapunovSpectrumTransformer(
             sequences, n_exponents=n_exponents, align="interpolate", memory=memory, n_jobs=n_jobs, on_error="warn"
         )
-    blocks = _blocks(population, epoch, transformer)
+    blocks, unknown = _known(population, epoch)
+    chosen = _known_rows(chosen, unknown, given=predictors is not None)
+    blocks |= _computed(population, epoch, transformer)
     y = np.log(losses) if target == "log" else losses
+    bound = np.log(threshold) if target == "log" and isinstance(threshold, int | float) else threshold
     usable = np.isfinite(y) & np.isfinite(blocks["spectrum"]).all(axis=1).to_numpy()
     if not usable.all():
         warnings.warn(
@@ -159,17 +169,53 @@ def compare_loss_predictors(
     table = score_predictions(
         predictions[usable],
         reference=reference if reference in chosen else None,
+        added_to=_without_spectrum(chosen),
+        threshold=bound,
         groups=families,
         n_bootstrap=n_bootstrap,
         confidence=confidence,
         random_state=seed,
     )
+    if target == "log" and table.attrs["threshold"] is not None:
+        table.attrs["threshold"] = float(np.exp(table.attrs["threshold"]))
     return (table, predictions[usable]) if return_predictions else table
+
+
+def _without_spectrum(chosen: Rows) -> dict[str, str]:
+    """Return for rows that see the spectrum and more the one that sees the same without it, with such an estimator."""
+    pairs: dict[str, str] = {}
+    for name, (features, estimator) in chosen.items():
+        rest = set(features) - {"spectrum"}
+        if rest and "spectrum" in features:
+            alike = [n for n, (f, e) in chosen.items() if set(f) == rest and type(e) is type(estimator)]
+            pairs |= {name: alike[0]} if alike else {}
+    return pairs
+
+
+def _known_rows(chosen: Rows, unknown: Mapping[str, str], *, given: bool) -> Rows:
+    """Return the rows whose features are known; complain about others that were asked for."""
+    lost = {
+        name: next(f for f in features if f in unknown)
+        for name, (features, _) in chosen.items()
+        if {*features} & {*unknown}
+    }
+    if lost and given:
+        name, feature = next(iter(lost.items()))
+        raise ValueError(
+            f"The row {name!r} needs the feature {feature!r}, which the population lacks: {unknown[feature]}"
+        )
+    if lost:
+        warnings.warn(
+            f"The table is without the rows {', '.join(map(repr, lost))}: {' '.join(unknown.values())}",
+            SklyapWarning,
+            stacklevel=3,
+        )
+    return {name: row for name, row in chosen.items() if name not in lost}
 
 
 def _identities(population: NetworkPopulation) -> NDArray[np.intp]:
     """Return a number for every entry that entries of one and the same network share."""
-    keys = [joblib.hash((r.seed, sorted(r.params.items(), key=str), r.losses)) for r in population.records]
+    keys = [joblib.hash(r.identity) for r in population.records]
     return np.unique(keys, return_inverse=True)[1]
 
 
@@ -211,19 +257,35 @@ def _splits(cv: Any, groups: Any, identities: NDArray[np.intp], seed: int) -> Sp
     return splits
 
 
-def _blocks(
+def _known(population: NetworkPopulation, epoch: Any) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
+    """Return what is known of the networks without a spectrum, one row per network, and why other things are not."""
+    population.networks(epoch)  # raises for an epoch that was not kept
+    blocks, unknown = {"hyperparameters": population.params}, {}
+    if blocks["hyperparameters"].empty:
+        unknown["hyperparameters"] = "The population has no hyperparameters."
+    try:
+        blocks["loss_so_far"] = _losses_so_far(population, epoch)
+    except ValueError as error:
+        unknown["loss_so_far"] = str(error)
+    return blocks, unknown
+
+
+def _computed(
     population: NetworkPopulation, epoch: Any, transformer: LyapunovSpectrumTransformer
 ) -> dict[str, pd.DataFrame]:
-    """Return the features, each a DataFrame with one row per network."""
+    """Return what the networks themselves say, one row per network."""
     networks = population.networks(epoch)
     spectra = transformer.fit_transform(networks)
-    losses = {f"log_loss_{e}": np.log(population.losses(e)) for e in _epochs_so_far(epoch)}
     return {
         "spectrum": pd.DataFrame(spectra, columns=transformer.get_feature_names_out()),
-        "loss_so_far": pd.DataFrame(losses),
-        "hyperparameters": population.params,
         "n_parameters": pd.DataFrame({"log_n_parameters": [np.log(_n_parameters(net)) for net in networks]}),
     }
+
+
+def _losses_so_far(population: NetworkPopulation, epoch: Any) -> pd.DataFrame:
+    """Return the losses up to `epoch`, or their logarithms where they have one."""
+    losses = pd.DataFrame({f"loss_{e}": population.losses(e) for e in _epochs_so_far(epoch)})
+    return np.log(losses).add_prefix("log_") if (losses > 0).all(axis=None) else losses
 
 
 def _epochs_so_far(epoch: Any) -> list[Any]:
@@ -234,8 +296,7 @@ def _epochs_so_far(epoch: Any) -> list[Any]:
 
 
 def _n_parameters(network: Any) -> int:
-    module = network if isinstance(network, nn.Module) else network.net_.module_
-    return sum(parameter.numel() for parameter in module.parameters())
+    return sum(parameter.numel() for parameter in module_of(network).parameters())
 
 
 def _out_of_fold(

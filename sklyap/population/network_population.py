@@ -13,10 +13,12 @@ from typing import Any, overload
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, clone
+from torch import nn
 
 from sklyap.exceptions import FailedNetworkWarning, UntrustedFileError
 from sklyap.networks import RNNClassifier, RNNRegressor
 from sklyap.population.description import Unknown, identity, recall
+from sklyap.population.given import given_records
 from sklyap.population.network_sequence import NetworkSequence, take
 from sklyap.population.records import NetworkRecord, Origin, PopulationDirectory, epoch_key
 
@@ -47,6 +49,7 @@ class NetworkPopulation(Sequence):
     See Also
     --------
     train_population : Trains one.
+    from_networks : Makes one of networks that were trained elsewhere.
     """
 
     records: list[NetworkRecord]
@@ -108,6 +111,78 @@ class NetworkPopulation(Sequence):
                 record = NetworkRecord(index, params, 0, 0.0, {}, {}, reason=f"UntrustedFileError: {error}")
             records.append(_with_origin(record, origin, storage))
         return cls(records)
+
+    @classmethod
+    def from_networks(
+        cls,
+        networks: Any,
+        losses: Any,
+        *,
+        params: Any = None,
+        histories: Any = None,
+        name: str | None = None,
+        build: Callable[[dict[str, Any]], nn.Module] | None = None,
+    ) -> NetworkPopulation:
+        """Return a population of networks that were trained elsewhere.
+
+        Parameters
+        ----------
+        networks : list, or dict of epochs to lists
+            For each network what :func:`~sklyap.as_recurrent_cell` takes (a module, skorch net or estimator), or, with
+            `build`, its state dict or the file of it: safetensors, or what ``torch.save`` wrote. Files are read when
+            a network is asked for, and nothing in them is executed. A dict holds the same networks at several epochs,
+            ``{1: [...], "last": [...]}``; a list is the networks at the epoch ``"last"``. Networks are not copied.
+        losses : array-like of shape (n_networks,)
+            The loss that each network's training ended with: what is predicted. One that is not finite makes its
+            network one of the `failures`.
+        params : DataFrame, list of dict or dict of lists, optional
+            Hyperparameters, one row per network.
+        histories : list, optional
+            For each network its validation losses by epoch, from 1, or a table with columns ``valid_loss`` or
+            ``train_loss``, and others. Rows of NaN are left out.
+        name : str, optional
+            Of the population, for ``groups("population")``; by default "given".
+        build : callable, optional
+            Takes the hyperparameters of a network as a dict and returns a new module that takes its weights.
+
+        Returns
+        -------
+        NetworkPopulation
+            Its networks have a ``module_``, the ``history_`` up to where they stand, and ``get_params``, and so go into
+            every transformer that takes networks.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If lengths differ, one object stands for several networks, or weights come without `build`.
+        FileNotFoundError
+            If a file is not there.
+
+        Warns
+        -----
+        FailedNetworkWarning
+            If losses are not finite.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from sklyap import NetworkPopulation
+        >>> networks = [torch.nn.GRU(3, size, batch_first=True) for size in (4, 8)]
+        >>> population = NetworkPopulation.from_networks(networks, [0.7, 0.4], params={"hidden_size": [4, 8]})
+        >>> population.best_losses
+        array([0.7, 0.4])
+        >>> population.networks()[1]
+        <GRU trained elsewhere>
+        """
+        population = cls(given_records(networks, losses, params, histories, build, name))
+        if population.failures:
+            positions = [record.index for record in population.failures]
+            warnings.warn(
+                f"The networks at the positions {positions} have no finite loss and are among the failures.",
+                FailedNetworkWarning,
+                stacklevel=2,
+            )
+        return population
 
     @classmethod
     def concatenate(cls, populations: Iterable[NetworkPopulation]) -> NetworkPopulation:
@@ -201,7 +276,7 @@ class NetworkPopulation(Sequence):
         key = _check_epoch(epoch, "losses")
         for record in self.records:
             measured = key in record.snapshots or (key != "last" and float(epoch).is_integer() and epoch >= 1)
-            if not measured or (key not in record.snapshots and epoch > record.param("max_epochs")):
+            if not measured or (key not in record.snapshots and epoch > record.max_epochs):
                 raise ValueError(
                     f"The 'epoch' parameter of losses must be a whole number of epochs of the training, or a snapshot: "
                     f"{', '.join(record.snapshots)}. Got {epoch!r} instead."

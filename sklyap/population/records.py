@@ -140,6 +140,8 @@ class NetworkRecord:
         Why it failed; None for a network that did not.
     origin : Origin
         The population that it was trained in.
+    key : str or None
+        What stands for a network that has no seed here, as it was trained elsewhere.
     """
 
     index: int
@@ -150,6 +152,17 @@ class NetworkRecord:
     snapshots: dict[str, Snapshot] = field(repr=False)
     reason: str | None = None
     origin: Origin | None = field(default=None, repr=False)
+    key: str | None = field(default=None, repr=False)
+
+    @property
+    def identity(self) -> Any:
+        """What two entries of one and the same network share, and those of different networks do not."""
+        return self.key or (self.seed, sorted(self.params.items(), key=str), self.losses)
+
+    @property
+    def max_epochs(self) -> float:
+        """Epochs that it was to be trained for."""
+        return float(self.param("max_epochs"))
 
     def param(self, name: str) -> Any:
         """Return a hyperparameter of the network, also one that was not drawn."""

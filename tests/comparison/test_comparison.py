@@ -95,8 +95,15 @@ def quick(**params):
 
 def pair(name, **predictors):
     """Return the named default rows, and others."""
-    rows = default_loss_predictors(random_state=0)
+    rows = shortened(default_loss_predictors(random_state=0))
     return {n: rows[n] for n in name} | predictors
+
+
+def shortened(rows):
+    """Return the rows with small members."""
+    for _, estimator in rows.values():
+        prediction_tables.shorten(estimator)
+    return rows
 
 
 FAST = ("constant", "loss so far", "best statistic", "spectrum, ridge")
@@ -106,12 +113,7 @@ FAST = ("constant", "loss so far", "best statistic", "spectrum, ridge")
 
 
 def test_the_table_has_every_row_and_honest_columns(population, digits):
-    rows = default_loss_predictors(random_state=0)
-    for name, (features, estimator) in rows.items():
-        if name in ("AeLLE",):
-            rows[name] = (features, estimator.set_params(max_epochs=5))
-        elif "extra-trees" in name or "+" in name or name == "hyperparameters":
-            (estimator[-1] if hasattr(estimator, "steps") else estimator).set_params(n_estimators=10)
+    rows = shortened(default_loss_predictors(random_state=0))
     table, predictions = compare_loss_predictors(
         population, digits[0][:4], n_exponents=8, predictors=rows, cv=4, n_bootstrap=50, random_state=0,
         return_predictions=True,
@@ -122,7 +124,13 @@ def test_the_table_has_every_row_and_honest_columns(population, digits):
     np.testing.assert_allclose(predictions["target"], np.log(population.best_losses))
     for name in rows:
         assert table.loc[name, "r2"] == pytest.approx(r2_score(predictions["target"], predictions[name]))
-    assert (table["r2_low"] <= table["r2_high"]).all() and table.notna().all().all()
+    assert (table["r2_low"] <= table["r2_high"]).all()
+    assert table.drop(columns=table.filter(like="_added").columns).notna().all().all()
+    added = table["r2_added"].dropna()
+    assert list(added.index) == ["spectrum + loss so far", "spectrum + hyperparameters", "all three"]
+    expected = table.loc["all three", "r2"] - table.loc["hyperparameters + loss so far", "r2"]
+    assert added["all three"] == pytest.approx(expected)
+    assert population.best_losses.min() < table.attrs["threshold"] < population.best_losses.max()
     assert table.loc["constant", "r2"] < 0 < table.loc["loss so far", "r2"]
     assert table.loc["loss so far", "r2_gain"] == 0 == table.loc["loss so far", "spearman_gain_se"]
 
@@ -280,17 +288,18 @@ def test_the_table_as_a_figure(population, transformer):
     plt.close("all")
 
 
-def test_the_benchmark_writes_its_tables(population, digits, tmp_path):
-    studies = [prediction_tables.Study("digits", population, digits[0][:4], 1, tmp_path, None, small=True).run()]
-    text = prediction_tables.write(studies, tmp_path).read_text()
-    for part in (
-        "| AeLLE |",
-        "Leave one architecture out",
-        "AeLLE − spectrum, ridge, R²",
-        "| 16 |",
-    ):
+def test_the_benchmark_writes_its_tables_and_takes_up_what_is_there(population, digits, tmp_path):
+    def study():
+        return prediction_tables.Study("digits", population, digits[0][:4], 1, tmp_path / "spectra", small=True).run()
+
+    text = prediction_tables.write([study()], tmp_path).read_text()
+    for part in ("| AeLLE |", "spectrum − spectrum, ridge, R²", "all three − hyperparameters + loss so far, ρ", "AUC"):
         assert part in text
-    assert len(list((tmp_path / "images").glob("*.png"))) == 2
+    assert (tmp_path / "images" / "prediction_scores.png").stat().st_size > 0
+    stamp = (tmp_path / "table-digits-1-24-3.csv").stat().st_mtime_ns
+    again = prediction_tables.write([study()], tmp_path).read_text()
+    assert again.split("\n", 1)[1] == text.split("\n", 1)[1]
+    assert (tmp_path / "table-digits-1-24-3.csv").stat().st_mtime_ns == stamp
 
 
 # What users compose

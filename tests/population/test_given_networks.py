@@ -1,0 +1,205 @@
+"""NetworkPopulation.from_networks: networks trained elsewhere are a population like any other."""
+
+from __future__ import annotations
+
+import copy
+import re
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import save_file
+from sklearn.ensemble import ExtraTreesRegressor
+
+from sklyap import HistoryFeatures, HyperparameterFeatures, LyapunovSpectrumTransformer, NetworkPopulation
+from sklyap.autoencoder import SpectrumAutoencoder
+from sklyap.exceptions import FailedNetworkWarning
+from tests.population.helpers import X, estimator, y
+
+SIZES = [3, 4, 5, 6]
+LOSSES = [0.4, 0.3, 0.2, 0.1]
+PROBES = torch.randn(3, 20, 2, generator=torch.Generator().manual_seed(0))
+
+
+class Net(torch.nn.Module):
+    def __init__(self, size):
+        super().__init__()
+        self.rnn = torch.nn.GRU(2, size, batch_first=True)
+        self.head = torch.nn.Linear(size, 1)
+
+    def forward(self, x):
+        return self.head(self.rnn(x)[0][:, -1])
+
+
+def build(params):
+    return Net(params["size"])
+
+
+@pytest.fixture(scope="module")
+def networks():
+    torch.manual_seed(0)
+    return [Net(size) for size in SIZES]
+
+
+@pytest.fixture(scope="module")
+def expected(networks):
+    return spectra(networks)
+
+
+def spectra(networks):
+    return LyapunovSpectrumTransformer(PROBES, n_exponents=3).fit_transform(networks)
+
+
+def test_modules_state_dicts_and_files_are_the_same_networks(networks, expected, tmp_path):
+    params = {"size": SIZES}
+    states = [network.state_dict() for network in networks]
+    files = []
+    for i, state in enumerate(states):
+        files.append(tmp_path / f"{i}.{('safetensors', 'pt', 'ckpt', 'pth')[i]}")
+        if i == 0:
+            save_file(state, files[i])
+        else:
+            wrapped = {1: state, 2: {"state_dict": state, "epoch": 3}, 3: {"model": state, "optimizer": {}}}
+            torch.save(wrapped[i], files[i])
+    for given in (networks, states, files, [*map(str, files)], np.array(files, dtype=object)):
+        population = NetworkPopulation.from_networks(given, LOSSES, params=params, build=build)
+        np.testing.assert_array_equal(spectra(population.networks()), expected)
+        np.testing.assert_array_equal(population.best_losses, LOSSES)
+        np.testing.assert_array_equal(population.losses(), LOSSES)
+        assert population.params["size"].tolist() == SIZES and len(population) == 4
+    frame = population.to_frame()
+    assert frame["best_loss"].tolist() == LOSSES and frame["population"].unique().tolist() == ["given"]
+    assert "size: 3 to 6" in repr(population)
+
+
+def test_they_have_features_and_are_cut_as_any_population(networks):
+    histories = [[0.9, 0.6, 0.4], [0.8, 0.3], [0.7, 0.5, 0.2], [0.9, 0.1, np.nan]]
+    population = NetworkPopulation.from_networks(
+        {2: networks, "last": [copy.deepcopy(n) for n in networks]}, LOSSES,
+        params={"size": SIZES, "kind": list("abab")}, histories=histories, name="mine",
+    )  # fmt: skip
+    early = population.networks(epoch=2)
+    np.testing.assert_array_equal(HistoryFeatures().fit_transform(early)[:, 0], [0.6, 0.3, 0.5, 0.1])
+    # A network of epoch 2 does not know the third.
+    assert [len(network.history_) for network in early] == [2, 2, 2, 2]
+    np.testing.assert_array_equal(HistoryFeatures(epoch=1).fit_transform(early)[:, 0], [0.9, 0.8, 0.7, 0.9])
+    with pytest.raises(ValueError, match="has trained for 2 epochs"):
+        HistoryFeatures(epoch=3).fit_transform(early)
+    np.testing.assert_array_equal(population.losses(1), [0.9, 0.8, 0.7, 0.9])
+    np.testing.assert_array_equal(population.losses(), [0.4, 0.3, 0.2, 0.1])
+    assert HyperparameterFeatures().fit(early).get_feature_names_out().tolist() == ["size", "kind_a", "kind_b"]
+    assert population.filter(kind="a").params["size"].tolist() == [3, 5]
+    assert population[1:].groups("population").tolist() == ["mine"] * 3
+    assert [table["valid_loss"].tolist() for table in population.histories][1] == [0.8, 0.3]
+
+
+def test_estimators_and_trained_populations_join(population):
+    fitted = [estimator(random_state=seed).fit(X, y) for seed in (0, 1)]
+    given = NetworkPopulation.from_networks(fitted, [0.5, 0.6], params=[{"lr": 0.1}, {"lr": 0.2}])
+    both = population + given
+    assert len(both) == len(population) + 2
+    rows = LyapunovSpectrumTransformer(X[:3], n_exponents=2).fit_transform(both.networks())
+    assert np.isfinite(rows).all()
+    assert both.groups("population")[-1] == "given"
+    assert len({repr(record.identity) for record in (both + given).records}) == len(both)
+
+
+def test_a_loss_that_is_not_known_is_asked_for(networks):
+    population = NetworkPopulation.from_networks({4: networks}, LOSSES)
+    np.testing.assert_array_equal(population.best_losses, LOSSES)
+    with pytest.raises(ValueError, match=r"The loss of network 0 at epoch 4 is not known. Give .* 'histories'"):
+        population.losses(4)
+    with pytest.raises(ValueError, match="one that was kept: 4"):
+        population.networks()
+
+
+def test_what_has_no_finite_loss_is_a_failure(networks):
+    with pytest.warns(FailedNetworkWarning, match=r"positions \[1\]"):
+        population = NetworkPopulation.from_networks(networks, [0.4, np.nan, 0.2, 0.1])
+    assert len(population) == 3 and population.failures[0].reason == "its loss is nan"
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "match"),
+    [
+        ({"losses": [0.1]}, ValueError, "'losses' .* each of the 4 networks"),
+        ({"losses": ["a"] * 4}, ValueError, "losses|convert"),
+        ({"params": {"size": [1, 2]}}, ValueError, "'params' .* each of the 4 networks"),
+        ({"histories": [[0.1]]}, ValueError, "'histories' .* 4 entries"),
+        ({"histories": [{"accuracy": [0.1]}] * 4}, ValueError, "'histories' .* 'valid_loss'"),
+        ({"networks": {}}, ValueError, "'networks'"),
+        ({"networks": {-1: []}}, ValueError, "'networks' .* -1"),
+        ({"networks": ["nowhere.pt", *"abc"]}, FileNotFoundError, "nowhere.pt"),
+        ({"build": None, "networks": [{"w": torch.zeros(1)} for _ in range(4)]}, TypeError, "'build'"),
+    ],
+)
+def test_what_does_not_fit_is_named(networks, change, error, match):
+    call = {"networks": networks, "losses": LOSSES, "build": build, **change}
+    with pytest.raises(error, match=match):
+        NetworkPopulation.from_networks(**call)
+
+
+def test_one_module_with_weights_after_weights_is_refused(networks):
+    module = Net(3)
+    with pytest.raises(ValueError, match="same one at the positions 0 and 1"):
+        NetworkPopulation.from_networks([module, module], [0.1, 0.2])
+    same = NetworkPopulation.from_networks([networks[0], networks[1]], [0.1, 0.2])
+    assert same[0].module_ is networks[0]
+
+
+def test_weights_that_do_not_fit_are_said_to(networks, tmp_path):
+    states = [network.state_dict() for network in networks]
+    wrong = NetworkPopulation.from_networks(states, LOSSES, params={"size": [9] * 4}, build=build)
+    with pytest.raises(ValueError, match=r"does not take the weights: .*size mismatch"):
+        wrong.networks()[0]
+    torch.save({"weights": states[0]}, tmp_path / "a.pt")
+    other = NetworkPopulation.from_networks([tmp_path / "a.pt"], [0.1], params={"size": [3]}, build=build)
+    with pytest.raises(ValueError, match=r"state dict.*a\.pt.*'weights'"):
+        other.networks()[0]
+
+
+def test_a_file_that_would_run_code_is_not_loaded(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "ran",))
+
+    torch.save({"state_dict": Evil()}, tmp_path / "evil.pt")
+    population = NetworkPopulation.from_networks([tmp_path / "evil.pt"], [0.1], params={"size": [3]}, build=build)
+    with pytest.raises(Exception, match=r"(?i)weights.only"):
+        population.networks()[0]
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.filterwarnings("ignore::sklyap.exceptions.SklyapWarning")
+def test_the_page_on_checkpoints_runs_as_written(tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 2 and sum(len(block.strip().splitlines()) for block in blocks) <= 40
+    monkeypatch.chdir(tmp_path)
+    # Long training of the members says nothing about whether the page is right.
+    stacking = "sklyap.comparison.stacking"
+    monkeypatch.setattr(f"{stacking}.SpectrumAutoencoder", partial(SpectrumAutoencoder, max_epochs=3))
+    monkeypatch.setattr(f"{stacking}.ExtraTreesRegressor", lambda n, **params: ExtraTreesRegressor(10, **params))
+    namespace = {"__name__": "page"}
+    exec(compile(blocks[0].split("table = ")[0], "checkpoints.md", "exec"), namespace)
+    rng = np.random.default_rng(0)
+    rows = []
+    Path("checkpoints").mkdir()
+    for i in range(30):
+        torch.manual_seed(i)
+        network = namespace["Tagger"](int(rng.choice([4, 6, 8])))
+        scale = rng.uniform(0.2, 3)
+        for parameter in network.parameters():
+            parameter.data *= scale
+        torch.save(network.state_dict(), f"checkpoints/{i}.pt")
+        rows.append({"file": f"{i}.pt", "hidden_size": network.rnn.hidden_size, "lr": 0.01, "loss": 1 / scale})
+    pd.DataFrame(rows).to_csv("losses.csv", index=False)
+    torch.save(torch.randn(8, 30, 3), "sequences.pt")
+    for block in blocks:
+        exec(compile(block, "checkpoints.md", "exec"), namespace)
+    said = capsys.readouterr().out
+    assert float(said.rsplit(":", 1)[1]) > 0.55  # three standard errors of 30 networks
+    assert (namespace["lower"] < namespace["upper"]).all()
