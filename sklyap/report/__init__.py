@@ -1,0 +1,5 @@
+"""One HTML page of a population or a search, and the versions of what made it."""
+
+from sklyap.report.versions import __version__, show_versions
+
+__all__ = ["__version__", "show_versions"]
