@@ -66,6 +66,11 @@ class Drive:
         if isinstance(sequences, Drive):
             return sequences
         if isinstance(cell, RowsCell) and cell.n_noise:
+            if not isinstance(sequences, int | np.integer):
+                noisy = {
+                    i: x for indices, part in grouped(sequences, lengths) for i, x in zip(indices, part, strict=True)
+                }
+                sequences, lengths = [noisy[i] for i in sorted(noisy)], None
             sequences = cell.with_noise(sequences)
         if cell.n_inputs is None:
             if isinstance(sequences, bool) or not isinstance(sequences, int | np.integer):

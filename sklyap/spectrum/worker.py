@@ -18,7 +18,7 @@ from sklyap.lyapunov.ensemble import ensemble_spectra
 from sklyap.networks.transformer import Failure, attempt
 from sklyap.runtime import one_thread, unwarned, watch_parent
 from sklyap.spectrum.cache import FIELDS, SpectrumCache
-from sklyap.spectrum.fingerprint import fingerprint
+from sklyap.spectrum.fingerprint import UnknownValueError, fingerprint
 
 __all__ = ["Spectrum", "Task", "spectra_of"]
 
@@ -42,7 +42,7 @@ def spectra_of(
     """
     watch_parent()
     with one_thread(), unwarned():
-        found = {i: _Found.of(cache, _key(*task, settings), *task) for i, task in todo.items()}
+        found = {i: _Found.of(cache, settings, *task) for i, task in todo.items()}
         missing = [i for i, entry in found.items() if entry.result is None]
         done = dict(zip(missing, _together([todo[i] for i in missing], settings), strict=True))
         spectra = {}
@@ -76,9 +76,15 @@ class _Found:
     complaint: str | None = None
 
     @classmethod
-    def of(cls, cache: SpectrumCache, key: str | None, cell: RecurrentCell, drive: Drive) -> _Found:
-        if key is None or cache.folder is None:
+    def of(cls, cache: SpectrumCache, settings: dict[str, Any], cell: RecurrentCell, drive: Drive) -> _Found:
+        if cache.folder is None:
             return cls(None)
+        try:
+            key = _key(cell, drive, settings)
+        except UnknownValueError as error:
+            return cls(
+                None, None, f"A spectrum is not kept in the cache, as nobody can say when it is the same: {error}"
+            )
         numbers = cell.state_size * (drive.n_sequences + 4)
         try:
             return cls(key, cache.get(key, limit=2**20 + 64 * 8 * numbers))
@@ -120,8 +126,8 @@ def _together(tasks: list[Task], settings: dict[str, Any]) -> list[LyapunovResul
         return [None] * len(tasks)
 
 
-def _key(cell: RecurrentCell, drive: Drive, settings: dict[str, Any]) -> str | None:
-    """Return a hash of weights, drive and settings that is the same in every process, None where there is none."""
+def _key(cell: RecurrentCell, drive: Drive, settings: dict[str, Any]) -> str:
+    """Return a hash of weights, drive and settings that is the same in every process."""
     inputs = None if drive.inputs is None else [x.cpu().numpy() for x in drive.inputs]
     starts = None if drive.starts is None else drive.starts.cpu().numpy()
     what = {name: str(value) for name, value in settings.items() if name not in ("device", "batch_size", "progress")}

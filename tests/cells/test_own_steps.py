@@ -327,6 +327,12 @@ def test_noise_beside_inputs(as_list):
     for i, (own, noise) in enumerate(zip(sequences, cell.with_noise(sequences), strict=True)):
         assert torch.equal(noise[:, :1], own)
         assert result.per_sequence[i, 0] == pytest.approx(float(noise.abs().log().sum(1).mean()), abs=1e-12)
+    packed = nn.utils.rnn.pack_sequence([*x], enforce_sorted=False)
+    np.testing.assert_array_equal(
+        lyapunov_spectrum(cell, packed, warmup=0).exponents, lyapunov_spectrum(cell, x, warmup=0).exponents
+    )
+    shortened = lyapunov_spectrum(cell, x, lengths=[50, 40, 30], warmup=0)
+    assert shortened.per_sequence[2, 0] == lyapunov_spectrum(cell, [x[0], x[1], x[2, :30]], warmup=0).per_sequence[2, 0]
     with pytest.raises(ValueError, match="must have 1 inputs per step"):
         lyapunov_spectrum(cell, torch.zeros(3, 50, 3))
     with pytest.raises(TypeError, match="driven by noise alone"):

@@ -16,7 +16,7 @@ from sklearn.pipeline import FeatureUnion, make_pipeline
 
 from sklyap import LyapunovSpectrumTransformer, RNNClassifier, lyapunov_spectrum
 from sklyap.cells import FunctionCell
-from sklyap.exceptions import DegenerateSpectrumWarning, FailedNetworkWarning, PrecisionWarning
+from sklyap.exceptions import DegenerateSpectrumWarning, FailedNetworkWarning, PrecisionWarning, SklyapWarning
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,8 @@ class TestMemory:
 
     def test_what_has_no_hash_is_computed_again(self, tmp_path):
         cells = [FunctionCell(lambda s, x, stream=(c for c in "ab"): 0.5 * s, 2)]
-        rows = LyapunovSpectrumTransformer(50, memory=str(tmp_path)).fit_transform(cells)
+        with pytest.warns(SklyapWarning, match=r"not kept in the cache, .* the FunctionCell .* a generator"):
+            rows = LyapunovSpectrumTransformer(50, memory=str(tmp_path)).fit_transform(cells)
         np.testing.assert_allclose(rows, np.log([[0.5, 0.5]]), rtol=1e-12)
         assert self.count(tmp_path) == 0
 
