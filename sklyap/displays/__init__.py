@@ -11,6 +11,7 @@ from sklyap.displays.gradients import (
 )
 from sklyap.displays.prediction import LatentDisplay, LossPredictorsDisplay
 from sklyap.displays.search import RegretDisplay, SearchDisplay
+from sklyap.displays.training import TrainingDisplay
 
 __all__ = [
     "AlignmentDisplay",
@@ -24,4 +25,5 @@ __all__ = [
     "SensitivityDisplay",
     "SensitivitySweepDisplay",
     "SpectrumDisplay",
+    "TrainingDisplay",
 ]

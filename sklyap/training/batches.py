@@ -32,3 +32,12 @@ def first_batch(net: NeuralNet, X: Any, y: Any, caller: str) -> Any:
     """Return the sequences of the first batch of the training data, unshuffled: no random numbers are drawn."""
     dataset = net.get_dataset(X, y)
     return inputs_of(next(iter(net.get_iterator(dataset, training=False))), caller)
+
+
+def leading_steps(sequences: Any, n: int) -> Any:
+    """Return the first `n` steps of sequences, or the smaller number of steps."""
+    if isinstance(sequences, int | np.integer):
+        return min(int(sequences), n)
+    if isinstance(sequences, list | tuple):
+        return [sequence[:n] for sequence in sequences]
+    return sequences[:, :n]

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from benchmarks import monitor_overhead
 from benchmarks.flossing import measure, textbook_exponents
 from sklyap import finite_time_exponents
 
@@ -21,3 +22,8 @@ def test_the_textbook_loop_gives_the_same_exponents_and_gradient():
 def test_it_runs():
     times = measure(units=6, k=4, n_steps=5, n=2, repeats=1)
     assert len(times) == 5 and all(milliseconds > 0 for milliseconds in times.values())
+
+
+def test_the_overhead_of_the_monitor_is_measured():
+    training, look = monitor_overhead.measure("rnn", 4, "digits, 8 steps", max_epochs=1)
+    assert training > 0 and look > 0
