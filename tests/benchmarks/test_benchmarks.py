@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks import gpu, interval_figure
 from benchmarks.reference import diagonal_products, textbook
 from benchmarks.spectra import network
 from sklyap import lyapunov_spectrum
@@ -36,6 +36,14 @@ def test_the_command_runs(tmp_path):
     for case in ("h-only, float32", "textbook", "leading 4 of 48", "beyond raw calls", "two cores", "peak memory"):
         assert table.count(case), case
     assert (tmp_path / "images" / "scaling.png").stat().st_size > 10_000
+
+
+def test_the_figure_of_intervals(tmp_path):
+    blocks = interval_figure.blocks_of(n_steps=300)
+    lengths = {third: [b.stop - b.start for b in blocks if b.start // 100 == third] for third in range(3)}
+    assert max(lengths[0]) > 2 * max(lengths[1][-10:])
+    interval_figure.draw(blocks, tmp_path / "interval.png")
+    assert (tmp_path / "interval.png").stat().st_size > 10_000
 
 
 def test_the_gpu_benchmark_runs_and_is_refused_without_one(monkeypatch):
