@@ -47,11 +47,11 @@ class Watched(RecurrentCell):
 
     def __init__(self):
         super().__init__()
-        self.register_buffer("half", torch.tensor(0.5, dtype=torch.float64))
+        self.register_buffer("rate", torch.tensor(0.5, dtype=torch.float64))
 
     def step(self, s, x):
         self.seen.append(flushes())
-        return s * self.half
+        return s * self.rate
 
 
 @pytest.mark.parametrize("call", [lyapunov_spectrum, covariant_lyapunov_vectors])
