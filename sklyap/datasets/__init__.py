@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sklyap.datasets.chaotic import make_chaotic_series
 from sklyap.datasets.motion import load_motion
 from sklyap.datasets.sequences import fetch_sequential_mnist, load_sequential_digits
 from sklyap.datasets.sines import make_sine_targets
@@ -20,6 +21,7 @@ __all__ = [
     "load_sequential_digits",
     "load_text",
     "make_adding",
+    "make_chaotic_series",
     "make_copy",
     "make_delayed_copy",
     "make_delayed_xor",
