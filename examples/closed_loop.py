@@ -1,0 +1,247 @@
+"""Models of chaotic systems: the spectrum of a network that is fed with its own output, beside that of the system.
+
+GRU and LSTM networks and an echo state network learn to predict the next value of Lorenz' equations and of the
+Mackey-Glass equation. Fed with their own predictions they are autonomous systems. A model that has learnt the dynamics
+has the largest exponent of the system, and a Kaplan-Yorke dimension and a forecast horizon to match; the last of each
+kind is trained too little, or too small, and looks like a model that has not.
+
+    python examples/closed_loop.py                # about ten minutes on one core; writes a table and a figure
+    python examples/closed_loop.py --quick        # seconds, and models that are worth nothing
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.linear_model import Ridge
+
+from sklyap import RNNRegressor, closed_loop, lyapunov_spectrum
+from sklyap.cells import Coefficients, FunctionCell, GatedCell
+from sklyap.cells.gated import constant, sech2
+from sklyap.datasets import make_chaotic_series
+
+SPIN_UP = 100
+N_EXPONENTS = 6
+FULL = {"n_series": 32, "n_steps": 1000, "epochs": 150, "units": 64, "reservoir": 300, "n_starts": 32, "n_run": 6000}
+QUICK = {"n_series": 6, "n_steps": 150, "epochs": 2, "units": 8, "reservoir": 40, "n_starts": 4, "n_run": 120}
+DT = {"lorenz": 0.05, "mackey_glass": 1.0}
+
+
+class EchoStateCell(GatedCell):
+    """h' = (1 - a) h + a tanh(U h + W x + b), with weights that are drawn and stay."""
+
+    bias_names = ("bias_ih",)
+
+    def __init__(self, n_inputs: int, hidden_size: int, *, leak: float, radius: float, scale: float, seed: int) -> None:
+        self.leak = leak
+        super().__init__(n_inputs, hidden_size)
+        draw = np.random.default_rng(seed)
+        U = draw.normal(size=(hidden_size, hidden_size)) * (
+            draw.random((hidden_size, hidden_size)) < max(0.1, 5 / hidden_size)
+        )
+        U *= radius / np.abs(np.linalg.eigvals(U)).max()
+        self.double().requires_grad_(False)
+        self.weight_hh.copy_(torch.from_numpy(U))
+        self.weight_ih.copy_(torch.from_numpy(scale * draw.uniform(-1, 1, (hidden_size, n_inputs))))
+        self.bias_ih.copy_(torch.from_numpy(0.5 * draw.uniform(-1, 1, hidden_size)))
+
+    def update(self, s, x_gates, s_gates):
+        return (1 - self.leak) * s + self.leak * torch.tanh(x_gates + s_gates)
+
+    def coefficients(self, s, x_gates, s_gates):
+        slope = self.leak * sech2(x_gates + s_gates)
+        return Coefficients({(0, 0): slope}, {(0, 0): slope}, {(0, 0): constant(1 - self.leak, s)})
+
+
+@dataclass
+class Series:
+    """Training and test series of one system, with what its exponents are per unit of time."""
+
+    name: str
+    X: np.ndarray
+    y: np.ndarray
+    test: np.ndarray
+    exponents: np.ndarray
+    error: np.ndarray
+
+    @property
+    def dt(self) -> float:
+        return DT[self.name]
+
+
+def main(arguments: list[str] | None = None) -> pd.DataFrame:
+    """Train, analyse, print and write; return the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--systems", nargs="+", choices=sorted(DT), default=list(DT))
+    parser.add_argument("--output", type=Path, default=Path("closed_loop"))
+    options = parser.parse_args(arguments)
+    settings = QUICK if options.quick else FULL
+    rows: list[dict[str, Any]] = []
+    curves: dict[str, Any] = {}
+    for name in options.systems:
+        series = load(name, settings)
+        rows.append(row_of(series, "the system itself", series.exponents, series.error, math.nan, math.nan))
+        for label, loop, error in models(series, settings):
+            start = time.perf_counter()
+            result = lyapunov_spectrum(
+                loop, settings["n_run"], n_exponents=N_EXPONENTS, warmup=settings["n_run"] // 10, random_state=0
+            )
+            horizon, curves[f"{name}, {label}"] = forecast_horizon(series, label, loop, error)
+            rows.append(
+                row_of(series, label, result.exponents / series.dt, result.standard_error / series.dt, horizon, error)
+            )
+            print(f"{name}, {label}: {time.perf_counter() - start:.0f} s", flush=True)
+    table = pd.DataFrame(rows)
+    options.output.mkdir(parents=True, exist_ok=True)
+    text = as_markdown(table)
+    (options.output / "table.md").write_text(text)
+    print(text)
+    return table
+
+
+def load(name: str, settings: dict[str, Any]) -> Series:
+    """Return series of a system, and its exponents per unit of time with standard errors."""
+    n_series, n_steps = settings["n_series"], settings["n_steps"]
+    X, y = make_chaotic_series(name, n_series + settings["n_starts"], n_steps, dt=DT[name], random_state=0)
+    if name == "lorenz":
+        exponents = np.array([0.9056, 0.0, -14.5723])  # Sprott (2003), Chaos and Time-Series Analysis
+        error = np.array([1e-4, 0.0, 1e-4])
+    else:
+        exponents, error = mackey_glass_spectrum(n_starts=settings["n_starts"], n_run=4 * settings["n_run"])
+    return Series(name, X[:n_series], y[:n_series], X[n_series:], exponents, error)
+
+
+def mackey_glass_spectrum(*, tau: float = 17.0, h: float = 0.25, n_starts: int, n_run: int) -> Any:
+    """Return leading exponents of the delay equation itself, its history on a grid of step h, trapezoidal rule."""
+    n = round(tau / h)
+    decay = math.exp(-0.1 * h)
+
+    def step(s, x):
+        def production(value):
+            return 0.2 * value / (1 + value**10)
+
+        newest = decay * s[:, -1] + h / 2 * (decay * production(s[:, 0]) + production(s[:, 1]))
+        return torch.cat([s[:, 1:], newest.unsqueeze(1)], 1)
+
+    starts = 0.5 + np.random.default_rng(0).random((n_starts, 1)) * np.ones(n + 1)
+    cell = FunctionCell(step, n + 1, initial_state=starts)
+    result = lyapunov_spectrum(cell, n_run, n_exponents=4, warmup=n_run // 4, random_state=0)
+    return result.exponents / h, result.standard_error / h
+
+
+def models(series: Series, settings: dict[str, Any]):
+    """Yield the name of a model, the closed loop of it, and its error one step ahead."""
+    spin_up = series.test[:, :SPIN_UP]
+    for cell, epochs in (
+        ("gru", settings["epochs"]),
+        ("lstm", settings["epochs"]),
+        ("gru", max(1, settings["epochs"] // 30)),
+    ):
+        network = RNNRegressor(
+            cell, settings["units"], readout="all", max_epochs=epochs, lr=5e-3, batch_size=8, gradient_clip=1.0,
+            callbacks=[("decay", cosine(epochs))], random_state=0,
+        ).fit(*windows(series))  # fmt: skip
+        predicted = network.predict(series.test[:, :-1])
+        error = rmse(predicted[:, SPIN_UP:], series.test[:, SPIN_UP + 1 :])
+        yield f"{cell.upper()}, {epochs} epochs", closed_loop(network, spin_up), error
+    for size in (settings["reservoir"], max(15, settings["reservoir"] // 15)):
+        loop, error = echo_state(series, size)
+        yield f"echo state, {size} units", loop, error
+
+
+def windows(series: Series, length: int = 50) -> tuple[np.ndarray, np.ndarray]:
+    """Return the series in pieces, which train faster."""
+    n = series.X.shape[1] // length * length
+    return tuple(a[:, :n].reshape(-1, length, a.shape[2]) for a in (series.X, series.y))  # type: ignore[return-value]
+
+
+def cosine(epochs: int):
+    """Return a callback that lowers the learning rate to zero along a cosine."""
+    from skorch.callbacks import LRScheduler
+    from torch.optim.lr_scheduler import CosineAnnealingLR
+
+    return LRScheduler(CosineAnnealingLR, T_max=epochs)
+
+
+def echo_state(series: Series, size: int):
+    """Return the closed loop of an echo state network with a readout by ridge regression, and its error."""
+    d = series.X.shape[2]
+    leak, radius = (0.6, 0.6) if series.name == "lorenz" else (0.3, 0.9)
+    cell = EchoStateCell(d, size, leak=leak, radius=radius, scale=0.4, seed=0)
+
+    def states(x):
+        with torch.no_grad():
+            return cell(torch.from_numpy(x).double())[0][:, SPIN_UP:].numpy()
+
+    def features(h):
+        return torch.cat([h, h[:, : size // 2] ** 2], 1)
+
+    h = torch.from_numpy(states(series.X)).reshape(-1, size)
+    ridge = Ridge(1e-7).fit(features(h).numpy(), series.y[:, SPIN_UP:].reshape(-1, d).astype(float))
+    W, b = torch.from_numpy(ridge.coef_.reshape(d, -1)), torch.from_numpy(np.atleast_1d(ridge.intercept_))
+
+    def readout(h):
+        return features(h) @ W.to(h).T + b.to(h)
+
+    test = torch.from_numpy(states(series.test[:, :-1])).reshape(-1, size)
+    error = rmse(readout(test).numpy(), series.test[:, SPIN_UP + 1 :].reshape(-1, d))
+    return closed_loop(cell, torch.from_numpy(series.test[:, :SPIN_UP]).double(), feedback=readout), error
+
+
+def rmse(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.sqrt(np.mean((a - b) ** 2)))
+
+
+def forecast_horizon(series: Series, label: str, loop: Any, error: float) -> tuple[float, np.ndarray]:
+    """Return for how many Lyapunov times the free run stays within 0.4 standard deviations, in the median."""
+    future = series.test[:, SPIN_UP:]
+    free = loop.double().forecast(future.shape[1])
+    if "echo" in label:  # the loop of a bare cell puts out states; its feedback reads them
+        free = torch.stack([loop.loop.feedback(step) for step in free.unbind(1)], 1)
+    distance = np.sqrt(((free.numpy() - future) ** 2).mean(2))
+    lost = np.where((distance > 0.4).any(1), (distance > 0.4).argmax(1), distance.shape[1])
+    return float(np.median(lost)) * series.dt * series.exponents[0], distance
+
+
+def row_of(series: Series, label: str, exponents: Any, error: Any, horizon: float, one_step: float) -> dict[str, Any]:
+    exponents = np.asarray(exponents)
+    row = {"system": series.name, "model": label, "error one step ahead": one_step}
+    for i in range(3):
+        row[f"λ{i + 1}"], row[f"± {i + 1}"] = exponents[i], error[i]
+    return row | {"dimension": kaplan_yorke(exponents), "horizon": horizon}
+
+
+def kaplan_yorke(exponents: np.ndarray) -> float:
+    """Return the Kaplan-Yorke dimension, NaN if more exponents than are known would be needed."""
+    sums = np.cumsum(exponents)
+    if exponents[0] < 0:
+        return 0.0
+    below = np.flatnonzero(sums < 0)
+    return float(below[0] + sums[below[0] - 1] / -exponents[below[0]]) if len(below) else math.nan
+
+
+def as_markdown(table: pd.DataFrame) -> str:
+    """Return the table with exponents and their standard errors in one column each."""
+    lines = [
+        "| system | model | error one step ahead | λ₁ | λ₂ | λ₃ | Kaplan-Yorke dimension | horizon (Lyapunov times) |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for _, row in table.iterrows():
+        exponents = [f"{row[f'λ{i}']:.4g} ± {row[f'± {i}']:.1g}" for i in (1, 2, 3)]
+        numbers = ["" if math.isnan(row[name]) else f"{row[name]:.2g}" for name in ("error one step ahead",)]
+        ends = ["" if math.isnan(row[name]) else f"{row[name]:.2f}" for name in ("dimension", "horizon")]
+        lines.append(f"| {' | '.join([row['system'], row['model'], *numbers, *exponents, *ends])} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
