@@ -14,6 +14,8 @@ from sklyap.validation import check_choice, check_int, check_real
 
 __all__ = ["make_chaotic_series"]
 
+Array = NDArray[np.floating[Any]]
+
 _TIME_STEP = {"lorenz": 0.02, "mackey_glass": 1.0}
 _TRANSIENT = {"lorenz": 30.0, "mackey_glass": 500.0}
 """Time after which a trajectory is on the attractor."""
@@ -102,10 +104,10 @@ def make_chaotic_series(
     return X.astype(np.float32), values[:, 1:].astype(np.float32)
 
 
-def _lorenz(times: NDArray, n: int, generator: np.random.RandomState) -> NDArray:
+def _lorenz(times: Array, n: int, generator: np.random.RandomState) -> Array:
     """Return n trajectories (n, n_times, 3)."""
 
-    def velocity(t: float, flat: NDArray) -> NDArray:
+    def velocity(t: float, flat: Array) -> Array:
         a, b, c = flat.reshape(3, n)
         return np.concatenate([10 * (b - a), a * (28 - c) - b, a * b - 8 / 3 * c])
 
@@ -114,13 +116,13 @@ def _lorenz(times: NDArray, n: int, generator: np.random.RandomState) -> NDArray
     return found.y.reshape(3, n, len(times)).transpose(1, 2, 0)
 
 
-def _mackey_glass(times: NDArray, n: int, tau: float, generator: np.random.RandomState) -> NDArray:
+def _mackey_glass(times: Array, n: int, tau: float, generator: np.random.RandomState) -> Array:
     """Return n trajectories (n, n_times, 1), by the method of steps: on an interval of length τ the delay is known."""
-    past: Callable[[float], NDArray] = _constant(0.5 + generator.uniform(size=n))
+    past: Callable[[float], Array] = _constant(0.5 + generator.uniform(size=n))
     value, found, start = past(0.0), [], 0.0
     while start < times[-1]:
 
-        def velocity(t: float, x: NDArray, past: Callable[[float], NDArray] = past) -> NDArray:
+        def velocity(t: float, x: Array, past: Callable[[float], Array] = past) -> Array:
             delayed = past(t - tau)
             return 0.2 * delayed / (1 + delayed**10) - 0.1 * x
 
@@ -134,5 +136,5 @@ def _mackey_glass(times: NDArray, n: int, tau: float, generator: np.random.Rando
     return values[:, : len(times), None]
 
 
-def _constant(value: NDArray) -> Callable[[float], NDArray]:
+def _constant(value: Array) -> Callable[[float], Array]:
     return lambda t: value

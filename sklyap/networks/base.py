@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from itertools import zip_longest
 from typing import Any, Self
 
 import numpy as np
@@ -16,10 +17,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skorch.callbacks import GradientNormClipping
 from skorch.history import History
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
+from sklyap.cells.batches import one_by_one
 from sklyap.networks.checks import OPTIMIZERS, as_tensor, check_parameters, check_tokens, check_values, rank, to_numpy
 from sklyap.networks.initialization import initialize_
 from sklyap.networks.modules import RecurrentNetwork
+from sklyap.networks.padding import IGNORED, counted, filled, is_ragged, lengths_of, pad, rows_of, trimmed
 from sklyap.networks.state import StateMixin
 from sklyap.networks.training import (
     SequenceDataset,
@@ -118,10 +122,12 @@ class RecurrentEstimator(StateMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like of shape (n_sequences, n_steps, n_inputs) or (n_sequences, n_steps)
-            Sequences. Two dimensions are one input per step, or tokens with ``input_type="tokens"``.
+        X : array-like of shape (n_sequences, n_steps, n_inputs) or (n_sequences, n_steps), or list
+            Sequences. Two dimensions are one input per step, or tokens with ``input_type="tokens"``. A list of arrays
+            (n_steps_i, n_inputs) or (n_steps_i,), or a PackedSequence, holds sequences of unequal length.
         y : array-like of shape (n_sequences,), or (n_sequences, n_steps) with ``readout="all"``
-            Targets. Those of a regression may have a last axis of several outputs.
+            Targets; with ``readout="all"`` a list where sequences have unequal lengths. Those of a regression may
+            have a last axis of several outputs.
         X_val, y_val : array-like, optional
             Validation data; they take the place of `validation_fraction`.
 
@@ -150,9 +156,9 @@ class RecurrentEstimator(StateMixin, BaseEstimator):
             self._learn_inputs([X] if valid is None else [X, valid[0]])
             self._learn_targets([y] if valid is None else [y, valid[1]], classes)
             self.seed_ = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        data = as_tensor(X), self._encode(y, "y")
+        data = self._tensors(X, y, "y")
         if valid is not None:
-            valid = as_tensor(valid[0]), self._encode(valid[1], "y_val")
+            valid = self._tensors(*valid, "y_val")
         elif self.validation_fraction is not None:
             data, valid = self._split(*data)
         options = self._net_options()
@@ -163,6 +169,13 @@ class RecurrentEstimator(StateMixin, BaseEstimator):
         with self._isolated_rng():
             self.net_.train(*data, valid, epochs=self.net_.max_epochs if epochs is None else epochs)
         return self
+
+    def _tensors(self, X: NDArray, y: NDArray, name: str) -> tuple[Tensor, Tensor]:
+        """Return what is trained on; at steps that are none there is no target."""
+        data, targets = as_tensor(X), self._encode(y, name)
+        if self.readout == "all" and lengths_of(X) is not None:
+            targets[~counted(data)] = math.nan if targets.is_floating_point() else IGNORED
+        return data, targets
 
     def _split(self, X: Tensor, y: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Split off validation data, the same in every call on the same data."""
@@ -220,7 +233,7 @@ class RecurrentEstimator(StateMixin, BaseEstimator):
         with trainable(), isolated_rng(torch.device(options["device"]), derived_seed(self.seed_, 0)):
             net = SequenceNet(**options).initialize()
             if drive is not None:
-                some = drive[:: math.ceil(len(drive) / 8)].to(net.device)
+                some = filled(drive[:: math.ceil(len(drive) / 8)]).to(net.device)
                 with torch.no_grad():
                     inputs = net.network.encoder(some)
                 initialize_(net.network.recurrent, self.init, self.init_scale, drive=inputs)
@@ -249,18 +262,55 @@ class RecurrentEstimator(StateMixin, BaseEstimator):
         results, start = [], 0
         with self._isolated_rng():
             for outputs in self.net_.outputs(X):
+                if self.readout == "all":  # cut to the longest sequence of the batch
+                    outputs = nn.functional.pad(outputs, (0, 0, 0, X.shape[1] - outputs.shape[1]))
                 batch = slice(start, start := start + len(outputs))
                 results.append(function(outputs, *(row[batch] for row in rows)).numpy())
         return np.concatenate(results)
+
+    def _as_given(self, values: NDArray, X: Any) -> Any:
+        """Return values at every step as a list, where that is what X was."""
+        if self.readout != "all" or not is_ragged(X):
+            return values
+        return trimmed(values, [len(row) for row in rows_of(X, "X", type(self).__name__)])
+
+    def _there(self, X: NDArray, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+        """Return which entries of targets, of that shape, belong to steps that are there."""
+        if self.readout != "all":
+            return np.ones(shape, dtype=bool)
+        there = counted(torch.from_numpy(X)).numpy()
+        return np.broadcast_to(there.reshape(*there.shape, *[1] * (len(shape) - 2)), shape)
 
     # Inputs
 
     def _check_data(self, X: Any, y: Any, *, fresh: bool) -> tuple[NDArray, NDArray]:
         if y is None:
             raise ValueError(f"This {type(self).__name__} estimator requires y to be passed, but the target y is None.")
-        X, y = self._check_X(X, fresh=fresh), self._check_y(y, "y")
+        checked = self._check_X(X, fresh=fresh)
+        self._check_steps(X, y, "y")
+        X, y = checked, self._check_y(self._rectangular(y, "y"), "y")
         self._check_lengths(X, y, "y")
         return X, y
+
+    def _check_steps(self, X: Any, y: Any, name: str) -> None:
+        """Refuse targets that are not as many at every sequence as it has steps."""
+        if self.readout != "all" or not (is_ragged(X) or is_ragged(y)):
+            return
+        steps, targets = ([len(row) for row in (one_by_one(a) if isinstance(a, PackedSequence) else a)] for a in (X, y))
+        for i, (a, b) in enumerate(zip_longest(steps, targets, fillvalue="no")):
+            if a != b:
+                raise ValueError(
+                    f"The {name!r} parameter of {type(self).__name__} must hold a target for every step of each "
+                    f"sequence, with readout='all'. Sequence {i} has {a} steps and {b} targets."
+                )
+
+    def _rectangular(self, y: Any, name: str) -> Any:
+        """Return targets of sequences of unequal length as one array, repeated to the longest."""
+        if self.readout != "all" or not is_ragged(y):
+            return y
+        rows = rows_of(y, name, type(self).__name__)
+        padded = pad(rows, rows[0].flat[0])
+        return padded if any(np.ndim(row) > 1 for row in y) else padded[..., 0]
 
     def _check_valid_data(self, X_val: Any, y_val: Any, X: NDArray, *, fresh: bool) -> tuple[NDArray, NDArray] | None:
         if (X_val is None) != (y_val is None):
@@ -269,12 +319,13 @@ class RecurrentEstimator(StateMixin, BaseEstimator):
             return None
         if (self.net_params or {}).get("train_split"):
             raise ValueError("The 'X_val' parameter and net_params['train_split'] exclude each other. Got both.")
-        X_val, y_val = to_numpy(X_val), self._check_y(y_val, "y_val")
+        self._check_steps(X_val, y_val, "y_val")
+        X_val, y_val = to_numpy(X_val), self._check_y(self._rectangular(y_val, "y_val"), "y_val")
         if self.input_type == "tokens":
             n_tokens = self.n_tokens if fresh else self.n_inputs_
-            X_val = check_tokens(X_val, "X_val", n_tokens, type(self).__name__)
+            X_val = self._checked_tokens(X_val, "X_val", n_tokens)
         else:
-            X_val = check_values(X_val, "X_val", self)
+            X_val = self._checked_values(X_val, "X_val")
             if X_val.shape[2] != X.shape[2]:
                 raise ValueError(f"X_val has {X_val.shape[2]} inputs per step, but X has {X.shape[2]}.")
         self._check_lengths(X_val, y_val, "y_val")
@@ -292,16 +343,16 @@ class RecurrentEstimator(StateMixin, BaseEstimator):
         """Return float32 (n_sequences, n_steps, n_inputs), or int64 tokens (n_sequences, n_steps)."""
         X, who = to_numpy(X), type(self).__name__
         if self.input_type == "tokens":
-            X = check_tokens(X, "X", self.n_tokens if fresh else self.n_inputs_, who)
+            X = self._checked_tokens(X, "X", self.n_tokens if fresh else self.n_inputs_)
             if fresh:
                 self._n_columns = None
                 self._set_features(None)
             return X
-        table = rank(X) <= 2
+        table = not is_ragged(X) and rank(X) <= 2
         if table and (fresh or self._n_columns is not None):
             # To scikit-learn our steps are its features: their number and names are checked and recorded.
             X = validate_data(self, X, dtype=np.float32, reset=fresh)
-        X = check_values(X, "X", self)
+        X = self._checked_values(X, "X")
         if fresh:
             self._n_columns = X.shape[1] if table else None
             if not table:
@@ -309,6 +360,21 @@ class RecurrentEstimator(StateMixin, BaseEstimator):
         elif X.shape[2] != self.n_inputs_:
             raise ValueError(f"X has {X.shape[2]} inputs per step, but {who} was fitted with {self.n_inputs_}.")
         return X
+
+    def _checked_values(self, X: Any, name: str) -> NDArray:
+        if not is_ragged(X):
+            return check_values(X, name, self)
+        rows = rows_of(X, name, type(self).__name__)
+        values = check_values(np.concatenate(rows)[np.newaxis], name, self)[0]
+        return pad(np.split(values, np.cumsum([len(row) for row in rows])[:-1]), np.nan)
+
+    def _checked_tokens(self, X: Any, name: str, n_tokens: int | None) -> NDArray:
+        who = type(self).__name__
+        if not is_ragged(X):
+            return check_tokens(X, name, n_tokens, who)
+        rows = [row[:, 0] for row in rows_of(X, name, who)]
+        tokens = check_tokens(np.concatenate(rows)[np.newaxis], name, n_tokens, who)[0]
+        return pad(np.split(tokens, np.cumsum([len(row) for row in rows])[:-1]), -1)
 
     def _set_features(self, n_features: int | None, names: list[str] | None = None) -> None:
         """Record what scikit-learn calls features: columns of a table, inputs per step otherwise, never tokens."""

@@ -158,8 +158,9 @@ class RNNClassifier(ClassifierMixin, RecurrentEstimator):
         Returns
         -------
         ndarray of shape (n_sequences, n_classes), or (n_sequences, n_steps, n_classes) with ``readout="all"``
+            A list of arrays where sequences have unequal lengths and every step is read out.
         """
-        return self._collect(X, lambda logits: logits.softmax(-1))
+        return self._as_given(self._collect(X, lambda logits: logits.softmax(-1)), X)
 
     def predict(self, X: ArrayLike) -> NDArray:
         """Return the most probable classes.
@@ -172,9 +173,12 @@ class RNNClassifier(ClassifierMixin, RecurrentEstimator):
         Returns
         -------
         ndarray of shape (n_sequences,), or (n_sequences, n_steps) with ``readout="all"``
+            A list of arrays where sequences have unequal lengths and every step is read out.
         """
-        indices = self._collect(X, lambda logits: logits.argmax(-1))
-        return self.classes_[indices]
+        return self._as_given(self._predicted(X), X)
+
+    def _predicted(self, X: Any) -> NDArray:
+        return self.classes_[self._collect(X, lambda logits: logits.argmax(-1))]
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return the accuracy, over all steps with ``readout="all"``.
@@ -191,11 +195,12 @@ class RNNClassifier(ClassifierMixin, RecurrentEstimator):
         float
         """
         check_is_fitted(self)
+        predicted = self._predicted(X)
         X, y = self._check_data(X, y, fresh=False)
-        predicted = self.predict(X)
+        there = self._there(X, y.shape)
         if self.readout == "all" and sample_weight is not None:
-            sample_weight = np.repeat(sample_weight, predicted.shape[1])
-        return float(accuracy_score(y.ravel(), predicted.ravel(), sample_weight=sample_weight))
+            sample_weight = np.repeat(sample_weight, there.sum(1))
+        return float(accuracy_score(y[there], predicted[there], sample_weight=sample_weight))
 
     def bits_per_token(self, X: ArrayLike, y: ArrayLike) -> float:
         """Return the mean cross entropy of the targets in bits, over all steps with ``readout="all"``.
@@ -216,8 +221,9 @@ class RNNClassifier(ClassifierMixin, RecurrentEstimator):
             return logits.log_softmax(-1).gather(-1, classes.unsqueeze(-1)).neg()
 
         check_is_fitted(self)
-        X, y = self._check_data(X, y, fresh=False)
-        return float(self._collect(X, nats, self._encode(y, "y")).mean()) / math.log(2)
+        checked, y = self._check_data(X, y, fresh=False)
+        found = self._collect(X, nats, self._encode(y, "y"))[..., 0]
+        return float(found[self._there(checked, found.shape)].mean()) / math.log(2)
 
     def _check_y(self, y: Any, name: str) -> NDArray:
         y = check_array(to_numpy(y), ensure_2d=False, allow_nd=True, dtype=None, input_name=name)

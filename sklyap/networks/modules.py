@@ -115,12 +115,14 @@ class RecurrentNetwork(nn.Module):
         self.readout = nn.Linear(getattr(self.recurrent, "output_size", hidden_size), n_outputs)
         self.to(torch.float32)
 
-    def forward(self, X: Tensor) -> Tensor:
+    def forward(self, X: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Run the network.
 
         Parameters
         ----------
         X : Tensor of shape (n_sequences, n_steps, n_inputs), or integer tokens (n_sequences, n_steps)
+        lengths : Tensor of shape (n_sequences,), optional
+            How many steps of each sequence count; the last of them is read out with ``readout="last"``.
 
         Returns
         -------
@@ -128,7 +130,7 @@ class RecurrentNetwork(nn.Module):
         """
         outputs, _ = self.recurrent(self.encoder(X))
         if not self.every_step:
-            outputs = outputs[:, -1]
+            outputs = outputs[:, -1] if lengths is None else outputs[torch.arange(len(X), device=X.device), lengths - 1]
         return self.readout(self.dropout(outputs))
 
 

@@ -103,8 +103,12 @@ class RNNRegressor(RegressorMixin, RecurrentEstimator):
         -------
         ndarray
             Of the shape that targets had in `fit`: (n_sequences,), (n_sequences, n_outputs), or with
-            ``readout="all"`` (n_sequences, n_steps) or (n_sequences, n_steps, n_outputs).
+            ``readout="all"`` (n_sequences, n_steps) or (n_sequences, n_steps, n_outputs), a list of arrays where
+            sequences have unequal lengths.
         """
+        return self._as_given(self._predicted(X), X)
+
+    def _predicted(self, X: Any) -> NDArray[np.float64]:
         outputs = self._collect(X, lambda outputs: outputs)
         return outputs if self._has_output_axis else outputs[..., 0]
 
@@ -169,12 +173,13 @@ class RNNRegressor(RegressorMixin, RecurrentEstimator):
         float
         """
         check_is_fitted(self)
+        predicted = self._predicted(X)
         X, y = self._check_data(X, y, fresh=False)
-        predicted = self.predict(X)
         if self.readout == "all":
+            there = self._there(X, y.shape[:2])
             if sample_weight is not None:
-                sample_weight = np.repeat(sample_weight, predicted.shape[1])
-            predicted, y = (a.reshape(-1, self.n_outputs_) for a in (predicted, y))
+                sample_weight = np.repeat(sample_weight, there.sum(1))
+            predicted, y = (a.reshape(*y.shape[:2], self.n_outputs_)[there] for a in (predicted, y))
         return float(r2_score(y, predicted, sample_weight=sample_weight))
 
     def _check_y(self, y: Any, name: str) -> NDArray:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 
 from sklyap.exceptions import DivergedError
+from sklyap.networks.padding import IGNORED, without_padding
 from sklyap.runtime import seed_generators
 from sklyap.validation import suggestion
 
@@ -73,8 +74,10 @@ class ValidAccuracy(PassthroughScoring):
     def on_batch_end(self, net: NeuralNet, batch: Any, training: bool, y_pred: Tensor, **kwargs: Any) -> None:
         """Record a batch's accuracy; the average over batches is PassthroughScoring's."""
         if not training:
-            right = y_pred.argmax(-1).cpu() == torch.as_tensor(batch[1]).cpu()
-            net.history.record_batch(self.name, right.double().mean().item())
+            wanted = torch.as_tensor(batch[1]).cpu()
+            wanted = wanted[:, : y_pred.shape[1]] if y_pred.ndim > 2 else wanted
+            right = y_pred.argmax(-1).cpu() == wanted
+            net.history.record_batch(self.name, right[wanted != IGNORED].double().mean().item())
 
 
 class _StoppedEarlyError(Exception):
@@ -139,9 +142,10 @@ class SequenceNet(NeuralNet):
         """
         network = copy.deepcopy(self.network).double().eval()
         for batch, _ in self.get_iterator(self.get_dataset(X), training=False):
-            x = torch.as_tensor(batch, device=self.device)
+            x, lengths = without_padding(torch.as_tensor(batch, device=self.device))
+            more = {} if lengths is None else {"lengths": lengths}
             with torch.no_grad():
-                outputs = network(x.double() if x.is_floating_point() else x).cpu()
+                outputs = network(x.double() if x.is_floating_point() else x, **more).cpu()
             if not bool(torch.isfinite(outputs).all()):
                 raise DivergedError("The outputs of the network are NaN or infinite; its training has diverged.")
             yield outputs
@@ -177,11 +181,23 @@ class SequenceNet(NeuralNet):
             "Lower lr, set gradient_clip, or reduce init_scale."
         )
 
+    def infer(self, x: Any, **fit_params: Any) -> Any:
+        """Run the network on a batch, sequences of unequal length with theirs."""
+        x, lengths = without_padding(torch.as_tensor(x))
+        if lengths is not None:
+            fit_params["lengths"] = lengths.to(self.device)
+        return super().infer(x, **fit_params)
+
     def get_loss(self, y_pred: Tensor, y_true: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Return the criterion, with sequences and steps as one axis of rows."""
+        if y_pred.ndim > 2:  # cut to the longest sequence of the batch
+            y_true = y_true[:, : y_pred.shape[1]]
         rows = y_pred.flatten(0, -2)
         # Class indices lack the last axis of the outputs; regression targets have it.
         y_true = y_true.reshape(len(rows), *y_true.shape[y_pred.ndim - 1 :])
+        there = ~y_true.isnan().any(-1) if y_true.is_floating_point() else y_true != IGNORED
+        if y_pred.ndim > 2 and not bool(there.all()):
+            rows, y_true = rows[there.to(rows.device)], y_true[there]
         return super().get_loss(rows, y_true, *args, **kwargs)
 
 
