@@ -178,7 +178,8 @@ class RNNClassifier(ClassifierMixin, RecurrentEstimator):
         return self._as_given(self._predicted(X), X)
 
     def _predicted(self, X: Any) -> NDArray:
-        return self.classes_[self._collect(X, lambda logits: logits.argmax(-1))]
+        indices = self._collect(X, lambda logits: logits.argmax(-1))
+        return self.classes_[indices]
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return the accuracy, over all steps with ``readout="all"``.
