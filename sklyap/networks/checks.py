@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.utils import check_array
 from torch import Tensor
 
-from sklyap.cells import CELLS, RecurrentCell
+from sklyap.cells import CELLS, GRUCell, LSTMCell, RecurrentCell
 from sklyap.networks.initialization import INITIALIZERS
 from sklyap.validation import check_choice, check_int, check_real, suggestion
 
@@ -37,6 +37,8 @@ def check_parameters(estimator: Any) -> None:
         if getattr(estimator, name) is not None:
             check_real(getattr(estimator, name), name, low=0.0, caller=who)
     check_choice(estimator.init, "init", INITIALIZERS, caller=who)
+    if estimator.init == "chrono":
+        _check_chrono(estimator, who)
     check_choice(estimator.readout, "readout", ["last", "all"], caller=who)
     check_choice(estimator.input_type, "input_type", ["values", "tokens"], caller=who)
     _check_token_parameters(estimator, who)
@@ -53,6 +55,22 @@ def check_parameters(estimator: Any) -> None:
             raise ValueError(
                 f"The {name!r} parameter of {who} must be None or a dict. Got {getattr(estimator, name)!r} instead."
             )
+
+
+def _check_chrono(estimator: Any, who: str) -> None:
+    kind = CELLS.get(estimator.cell, estimator.cell) if isinstance(estimator.cell, str) else estimator.cell
+    if not (inspect.isclass(kind) and issubclass(kind, LSTMCell | GRUCell)):
+        raise ValueError(
+            f"The 'init' parameter of {who} can be 'chrono' for cell='lstm' and cell='gru' only, whose gates it sets. "
+            f"Got init='chrono' with cell={estimator.cell!r}."
+        )
+    if not estimator.bias:
+        raise ValueError(f"The 'init' parameter of {who} can be 'chrono' with bias=True only. Got bias=False.")
+    if estimator.init_scale is not None and not estimator.init_scale > 2:
+        raise ValueError(
+            f"The 'init_scale' parameter of {who} must be more than 2 steps with init='chrono'. "
+            f"Got {estimator.init_scale!r}."
+        )
 
 
 def _check_token_parameters(estimator: Any, who: str) -> None:

@@ -45,14 +45,15 @@ class RNNClassifier(ClassifierMixin, RecurrentEstimator):
         Whether the recurrent layers have biases.
     dropout : float, default=0.0
         Probability of dropping an output of a recurrent layer on its way to the next layer or the readout.
-    init : {"default", "uniform", "normal", "orthogonal", "xavier", "critical"}, default="default"
+    init : {"default", "uniform", "normal", "orthogonal", "xavier", "critical", "chrono"}, default="default"
         Law of the initial weights of the recurrent layers: "default" is torch's (or the cell's) own, "uniform" is
         U(-init_scale, init_scale) for weights and biases, "critical" scales the default recurrent weights so
-        that the largest Lyapunov exponent along the training data starts near zero. See
-        :mod:`sklyap.networks.initialization`.
+        that the largest Lyapunov exponent along the training data starts near zero, "chrono" sets the biases of LSTM
+        and GRU gates for memories of up to `init_scale` steps. See :mod:`sklyap.networks.initialization`.
     init_scale : float, optional
         Half-width of "uniform" (default ``1/sqrt(hidden_size)``); gain of "normal", "orthogonal" and "xavier"
-        (default 1). "default" and "critical" have no scale.
+        (default 1); longest dependency of "chrono", in steps (default: those of the training sequences). "default" and
+        "critical" have no scale.
     cell_params : dict, optional
         Further arguments of every recurrent layer.
     input_type : {"values", "tokens"}, default="values"

@@ -18,12 +18,12 @@ import torch
 from scipy.optimize import brentq
 from torch import Tensor, nn
 
-from sklyap.cells.base import RecurrentCell
+from sklyap.cells import GRUCell, LSTMCell, RecurrentCell
 from sklyap.exceptions import DivergedError, SklyapWarning
 from sklyap.lyapunov import lyapunov_spectrum
 from sklyap.validation import check_choice, check_real
 
-__all__ = ["INITIALIZERS", "critical_", "initialize_", "normal_", "orthogonal_", "uniform_", "xavier_"]
+__all__ = ["INITIALIZERS", "chrono_", "critical_", "initialize_", "normal_", "orthogonal_", "uniform_", "xavier_"]
 
 _LARGEST_FACTOR = 2.0**10  # beyond it every gate is saturated
 _TOLERANCE = 1e-3  # nats per step, and of the logarithm of the factor
@@ -150,7 +150,69 @@ def critical_(layers: nn.Module, drive: Tensor | None = None, *, n_steps: int = 
     return value
 
 
-INITIALIZERS = ("default", "uniform", "normal", "orthogonal", "xavier", "critical")
+@torch.no_grad()
+def chrono_(layers: nn.Module, longest: float) -> None:
+    """Set the biases of LSTM and GRU gates so that units forget over times from 1 to `longest` steps.
+
+    The bias of the forget gate of an LSTM is ln u with u from U(1, longest - 1), that of its input gate -ln u; the bias
+    of the update gate of a GRU, which keeps what is there in torch's variant, is ln u. All other biases are zero, and
+    weights stay as they are.
+
+    Parameters
+    ----------
+    layers : torch.nn.Module
+    longest : float
+        T, the longest dependency that is expected, in steps; more than 2.
+
+    Raises
+    ------
+    ValueError
+        If a layer is neither an LSTM nor a GRU, has no biases, or `longest` is too small.
+
+    References
+    ----------
+    Tallec, C. and Ollivier, Y. (2018). Can recurrent neural networks warp time? ICLR (section 2).
+    """
+    check_real(longest, "init_scale", low=2.0)
+    if longest == 2.0:
+        raise ValueError("The 'init_scale' parameter must be more than 2 steps with init='chrono'. Got 2.0.")
+    for layer in _gated_layers(layers):
+        lstm = isinstance(layer, nn.LSTM | nn.LSTMCell | LSTMCell)
+        for name, bias in layer.named_parameters(recurse=False):
+            if not name.startswith("bias"):
+                continue
+            bias.zero_()
+            if name.startswith("bias_ih"):
+                gates = bias.view(4 if lstm else 3, -1)
+                nn.init.uniform_(gates[1], 1.0, longest - 1.0).log_()
+                if lstm:
+                    gates[0].copy_(-gates[1])
+
+
+def _gated_layers(layers: nn.Module) -> list[nn.Module]:
+    """Return the LSTM and GRU layers, all with biases; or raise."""
+    owners = [m for m in layers.modules() if _owns(m, "weight_hh")]
+    gated = (nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell, LSTMCell, GRUCell)
+    wrong = next((m for m in owners if not isinstance(m, gated)), None if owners else layers)
+    if wrong is not None:
+        raise ValueError(
+            "The 'init' parameter can be 'chrono' for LSTM and GRU layers only, whose gates it sets. "
+            f"Got a {type(wrong).__name__}."
+        )
+    for layer in owners:
+        if not _owns(layer, "bias_ih"):
+            raise ValueError(
+                "The 'init' parameter can be 'chrono' for layers with biases only. "
+                f"Got a {type(layer).__name__} without."
+            )
+    return owners
+
+
+def _owns(layer: nn.Module, prefix: str) -> bool:
+    return any(name.startswith(prefix) for name, _ in layer.named_parameters(recurse=False))
+
+
+INITIALIZERS = ("default", "uniform", "normal", "orthogonal", "xavier", "critical", "chrono")
 """What `init` of :func:`initialize_` and of the estimators takes."""
 
 
@@ -162,10 +224,11 @@ def initialize_(
     Parameters
     ----------
     layers : torch.nn.Module
-    init : {"default", "uniform", "normal", "orthogonal", "xavier", "critical"}
+    init : {"default", "uniform", "normal", "orthogonal", "xavier", "critical", "chrono"}
         "default" leaves them as their constructor did.
     scale : float, optional
-        See the function of that name. "default" and "critical" have none and ignore it.
+        See the function of that name; the longest dependency of "chrono", by default the steps of `drive`. "default"
+        and "critical" have none and ignore it.
     drive : Tensor of shape (n_sequences, n_steps, n_inputs), optional
         What "critical" drives the layers with.
 
@@ -183,8 +246,16 @@ def initialize_(
         scale = check_real(scale, "init_scale", low=0.0)
     if init == "critical":
         critical_(layers, drive)
+    elif init == "chrono":
+        chrono_(layers, _longest(scale, drive))
     elif init != "default":
         _LAWS[init](layers, scale)
+
+
+def _longest(scale: float | None, drive: Tensor | None) -> float:
+    if scale is None and drive is None:
+        raise ValueError("The 'init_scale' parameter must be the longest dependency, in steps, with init='chrono'.")
+    return float(max(3, drive.shape[1])) if scale is None and drive is not None else float(scale or 0.0)
 
 
 _LAWS: dict[str, Callable[[nn.Module, float | None], None]] = {
