@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sklyap.cells.batches import ambiguous
-from sklyap.cells.observation import Call, check_calls, run_network
+from sklyap.cells.observation import Call, check_calls, check_chain, run_network
 
 __all__ = ["LayerInput", "Observation"]
 
@@ -165,6 +165,8 @@ class LayerInput:
             return not _same(x, given)
         if n != T and rows in (n, T):
             return rows == T
+        if rows not in (n, T) and len(calls) > 1:
+            check_chain(f"The 'network' parameter is a {type(self.module).__name__}", type(self.layer).__name__, calls)
         by_first, by_second = self._moved_rows(given, x, 0), self._moved_rows(given, x, 1)
         if by_first == by_second == 1.0 and min(n, T) > 1:
             raise ValueError(

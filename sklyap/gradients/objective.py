@@ -19,6 +19,7 @@ from sklyap.cells import RecurrentCell
 from sklyap.cells.conversion import module_of, name_in_layer, opened
 from sklyap.cells.drive import Drive, check_finite
 from sklyap.cells.encoder import LayerInput
+from sklyap.cells.observation import isolated, same_to_rounding
 from sklyap.cells.replay import Replay, cast_inputs
 from sklyap.exceptions import DivergedError
 from sklyap.runtime import kept_rng
@@ -101,6 +102,7 @@ class Objective:
         self._forward, self._loss, criterion, self._strict = _training_of(network, self._module, loss, targets)
         self._summed = getattr(criterion, "reduction", None) == "sum"
         self.targets = self._read_targets(network, targets, criterion)
+        self._check_repeatable()
         self.every_step = self._reads_every_step()
 
     @property
@@ -293,6 +295,20 @@ class Objective:
             return tensor.to(self._device, self._dtype)
         is_number = isinstance(criterion, nn.modules.loss._Loss) and not isinstance(criterion, _CLASS_INDEX)
         return tensor.to(self._device, self._dtype if is_number else torch.int64)
+
+    def _check_repeatable(self) -> None:
+        """Refuse a network whose outputs are drawn: there is no gradient of a loss that is another at every run."""
+        outputs = []
+        for seed in range(2):
+            with isolated(self._module, seed), torch.no_grad():
+                outputs.append(self._run(self.given))
+        first, second = outputs
+        if isinstance(first, Tensor) and isinstance(second, Tensor) and not same_to_rounding(first, second):
+            raise ValueError(
+                f"The 'network' parameter is a {type(self._module).__name__} whose outputs are drawn in evaluation "
+                "mode (dropout that stays on, noise): two runs on the same sequences differ. Switch the noise off in "
+                "evaluation mode."
+            )
 
     def _reads_every_step(self) -> bool:
         """Tell whether there is a target for each step: outputs get shorter with the sequences."""

@@ -521,6 +521,29 @@ def test_every_analysis_refuses_alike(x):
             call()
 
 
+def test_outputs_that_are_drawn_have_no_gradient_but_a_spectrum(x):
+    net = Wrapper(gru(), lambda net, x: net.out(F.dropout(net.layer(x)[0][:, -1], 0.5, True)), out=nn.Linear(H, 2))
+    net = net.double()
+    np.testing.assert_array_equal(lyapunov_spectrum(net, x).exponents, lyapunov_spectrum(net.layer, x).exponents)
+    for function in (loss_gradient, input_sensitivity):
+        with pytest.raises(ValueError, match="a Wrapper whose outputs are drawn in evaluation mode"):
+            function(net, x, draw(N, 2))
+
+
+def test_sequences_one_by_one_are_refused(x):
+    net = Wrapper(gru(), lambda net, x: torch.cat([net.layer(row.unsqueeze(0))[0] for row in x])).double()
+    with pytest.raises(ValueError, match=r"calls its GRU 4 times, not always from the state .* \(call 2 did not\)"):
+        lyapunov_spectrum(net, x)
+
+
+def test_quantised_layers_are_refused(x):
+    net = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.LSTM(WIDTH, H))
+    with pytest.warns(DeprecationWarning):
+        net = torch.ao.quantization.quantize_dynamic(net, {nn.LSTM}, dtype=torch.qint8)
+    with pytest.raises(ValueError, match="a Sequential with a quantised LSTM"):
+        lyapunov_spectrum(net, x)
+
+
 def test_modules_without_python_code_are_refused(x):
     with pytest.warns(DeprecationWarning):
         scripted = torch.jit.script(gru())
