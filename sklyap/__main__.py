@@ -1,0 +1,43 @@
+"""The command line: ``python -m sklyap report DIRECTORY``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import numpy as np
+
+from sklyap.population import NetworkPopulation
+from sklyap.report import write_report
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m sklyap")
+    commands = parser.add_subparsers(dest="command", required=True)
+    report = commands.add_parser("report", help="write one HTML page about a population in a directory")
+    report.add_argument("directory", help="of a call of train_population")
+    report.add_argument("--output", default="report.html", help="the page, report.html by default")
+    report.add_argument("--sequences", help="a .npy file of sequences that drive the networks, for their spectra")
+    report.add_argument("--epoch", type=_epoch, help="the snapshot whose spectra are shown, a number or 'last'")
+    options = parser.parse_args(arguments)
+    try:
+        population = NetworkPopulation.load(options.directory)
+        sequences = None if options.sequences is None else np.load(options.sequences, allow_pickle=False)
+        page = write_report(population, options.output, sequences=sequences, epoch=options.epoch)
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    print(page)  # noqa: T201
+    return 0
+
+
+def _epoch(text: str) -> float | str:
+    return text if text == "last" else float(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
