@@ -2,5 +2,13 @@
 
 from sklyap.training.flossing import FlossingRound, GradientFlossing
 from sklyap.training.monitor import LyapunovMonitor, MonitoredSpectrum
+from sklyap.training.stop import LossForecast, StopHopeless
 
-__all__ = ["FlossingRound", "GradientFlossing", "LyapunovMonitor", "MonitoredSpectrum"]
+__all__ = [
+    "FlossingRound",
+    "GradientFlossing",
+    "LossForecast",
+    "LyapunovMonitor",
+    "MonitoredSpectrum",
+    "StopHopeless",
+]
