@@ -20,9 +20,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from scipy.stats import loguniform, randint
+from sklearn.ensemble import ExtraTreesRegressor
+from sklearn.metrics import r2_score
+from sklearn.model_selection import KFold, cross_val_predict
 
 from sklyap import (
     LyapunovHalvingSearch,
+    LyapunovSpectrumTransformer,
     NetworkPopulation,
     RNNClassifier,
     RNNRegressor,
@@ -43,6 +47,16 @@ EPOCHS = 15
 SNAPSHOTS = (0, 1, 3, 9, "last")
 N_SEQUENCES = 1500
 PROBES = 4
+SPECTRA = {"n_exponents": 32, "align": "interpolate", "dtype": "float32", "on_error": "warn"}
+SETTINGS = [  # (exponents, align, sequences, dtype)
+    (32, "interpolate", 16, "float64"),
+    (32, "interpolate", 4, "float64"),
+    (32, "interpolate", 4, "float32"),
+    (32, "interpolate", 1, "float32"),
+    (8, "truncate", 4, "float32"),
+    (4, "truncate", 4, "float32"),
+]
+SETTINGS_NETWORKS = 120
 BUDGETS = (0.02, 0.03, 0.05, 0.1, 0.2, 0.3)
 POLICIES = [
     "random",
@@ -56,7 +70,7 @@ POLICIES = [
     "predictor without prior",
 ]
 DATA = {  # name: (data, estimator, random_state of the population)
-    "recall-30": (lambda: make_recall(N_SEQUENCES, n_steps=30, random_state=0), RNNClassifier, 0),
+    "recall-30": (lambda: make_recall(N_SEQUENCES, n_steps=30, random_state=0), RNNClassifier, 1),
     "recall-100": (lambda: make_recall(N_SEQUENCES, n_steps=100, random_state=0), RNNClassifier, 0),
     "prior-adding-15": (lambda: make_adding(N_SEQUENCES, n_steps=15, random_state=1), RNNRegressor, 1),
     "adding-40": (lambda: make_adding(N_SEQUENCES, n_steps=40, random_state=0), RNNRegressor, 0),
@@ -78,11 +92,13 @@ def main(arguments=None):
     output.mkdir(parents=True, exist_ok=True)
     warnings.simplefilter("ignore", FailedNetworkWarning)
     tables = [study(name, options) for name in options.studies]
-    table = pd.concat(tables, ignore_index=True)
-    table.to_csv(output / "replays.csv", index=False)
+    if tables:
+        pd.concat(tables, ignore_index=True).to_csv(output / "replays.csv", index=False)
+    if options.settings:
+        settings(options).to_csv(output / "settings.csv", index=False)
     if options.live:
         live(options).to_csv(output / "live.csv", index=False)
-    return table
+    return tables
 
 
 def study(name, options):
@@ -100,6 +116,7 @@ def study(name, options):
         prior=(prior, probes(STUDIES[name][1])),
         budgets=BUDGETS,
         n_repeats=options.repeats,
+        transformer=LyapunovSpectrumTransformer(**SPECTRA, memory=str(Path(options.output) / "cache")),
         random_state=0,
     )
     curve = result.curve()
@@ -147,6 +164,33 @@ def populate(task, options):
         n_jobs=options.jobs,
         random_state=seed,
     )
+
+
+def settings(options):
+    """Return, for several ways to compute spectra, what they cost and how well they predict the best loss."""
+    population = populate("recall-30", options)[:SETTINGS_NETWORKS]
+    networks = list(population.networks(1))
+    X = DATA["recall-30"][0]()[0]
+    target = np.log(population.best_losses)
+    epoch = np.median([np.median(record.history["dur"]) for record in population.records])
+    rows = []
+    for exponents, align, n_sequences, dtype in SETTINGS:
+        transformer = LyapunovSpectrumTransformer(
+            X[:n_sequences], n_exponents=exponents, align=align, dtype=dtype, on_error="warn"
+        )
+        start = time.process_time()
+        spectra = transformer.fit_transform(networks)
+        seconds = (time.process_time() - start) / len(networks)
+        trees = ExtraTreesRegressor(100, min_samples_leaf=2, random_state=0)
+        scores = []
+        for seed in range(3):
+            folds = KFold(10, shuffle=True, random_state=seed)
+            scores.append(r2_score(target, cross_val_predict(trees, spectra, target, cv=folds)))
+        rows.append({"exponents": exponents, "align": align, "sequences": n_sequences, "dtype": dtype,
+                     "R2": np.mean(scores), "ms": 1e3 * seconds, "epochs": seconds / epoch})  # fmt: skip
+    table = pd.DataFrame(rows)
+    print(table.round(3).to_string())
+    return table
 
 
 def live(options):
@@ -226,9 +270,10 @@ def parse(arguments):
     parser.add_argument("--networks", type=int, default=240, help="networks of each population")
     parser.add_argument("--as-it-is", action="store_true", help="train no network, take those that there are")
     parser.add_argument("--repeats", type=int, default=200, help="repetitions of each search")
-    parser.add_argument("--studies", nargs="+", default=list(STUDIES), choices=list(STUDIES))
+    parser.add_argument("--studies", nargs="*", default=list(STUDIES), choices=list(STUDIES))
     parser.add_argument("--policies", nargs="+", default=POLICIES, choices=POLICIES)
     parser.add_argument("--live", action="store_true", help="also search live, beside Optuna")
+    parser.add_argument("--settings", action="store_true", help="also compare settings of the spectra")
     parser.add_argument("--candidates", type=int, default=32, help="candidates of the live searches")
     parser.add_argument("--output", default="results/search")
     parser.add_argument("--jobs", type=int, default=-1, help="processes (-1: one for each core)")

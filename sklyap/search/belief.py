@@ -18,7 +18,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import KFold, cross_val_predict
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
@@ -60,6 +60,13 @@ def _any_columns() -> ColumnTransformer:
 
 def takes_networks(model: Any) -> bool:
     """Tell whether a regressor takes a list of networks, and not a table."""
+    # Pipelines and unions do not pass on this tag of their first step.
+    if isinstance(model, Pipeline):
+        return takes_networks(model.steps[0][1])
+    if isinstance(model, FeatureUnion):
+        return takes_networks(model.transformer_list[0][1])
+    if getattr(model, "regressor", None) is not None:  # of a transformed target
+        return takes_networks(model.regressor)
     return not get_tags(model).input_tags.two_d_array
 
 

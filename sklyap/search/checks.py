@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator
 from torch import Tensor
 
 from sklyap.population import NetworkPopulation
+from sklyap.search.belief import takes_networks
 from sklyap.search.spectra import kept_epochs
 from sklyap.validation import check_choice, check_int, check_real
 
@@ -70,7 +71,8 @@ def check_search(search: Any, X: Any) -> Checked:
     sequences = _to_array(X)[:_N_SEQUENCES] if search.sequences is None else search.sequences
     _check_widths(sequences, X, priors)
     screens = search.promote_by == "predictor" and bool(priors)
-    n_drawn = round(factor * n_candidates) if screens else n_candidates
+    on_networks = search.predictor is not None and takes_networks(search.predictor)
+    n_drawn = round(factor * n_candidates) if screens and not on_networks else n_candidates
     if search.n_screened is not None:
         n_drawn = check_int(search.n_screened, "n_screened", low=n_candidates, caller=_CALLER)
         if n_drawn > n_candidates and not screens:

@@ -83,7 +83,8 @@ class LyapunovHalvingSearch(MetaEstimatorMixin, BaseEstimator):
         What spectra are compared with by ``promote_by="distance"``.
     n_screened : int, optional
         Candidates that are drawn and looked at before they are trained, of which `n_candidates` are trained; by
-        default, with a `prior` and ``promote_by="predictor"``, `factor` times `n_candidates`; otherwise none more.
+        default `factor` times `n_candidates` with a `prior` and ``promote_by="predictor"``, unless `predictor` takes
+        networks (their losses, say, which the untrained have not); otherwise none more.
     n_labelled : int, default=0
         Candidates, chosen at random, that are finished right after the first rung so that there is something to learn
         from.
@@ -120,10 +121,10 @@ class LyapunovHalvingSearch(MetaEstimatorMixin, BaseEstimator):
         A row for each candidate at each rung, as in :class:`sklearn.model_selection.HalvingRandomSearchCV`; scores are
         the negative of the lowest validation loss so far. For ``pandas.DataFrame(...)``.
     population_ : NetworkPopulation
-        All candidates as far as they were trained; failures in ``population_.failures``.
+        All candidates that were trained, as far as they were; failures in ``population_.failures``.
     decisions_ : DataFrame
         A row for each candidate at each rung: ``loss`` so far, ``predicted`` final loss with its interval ``low`` to
-        ``high`` (68 %, on the scale of the candidates' present losses where none has finished), ``promoted`` and the
+        ``high`` (one standard error of prediction in the priors, on the scale of their losses), ``promoted`` and the
         ``reason``.
     epochs_spent_ : int
         Epochs trained, those of `refit` left out.

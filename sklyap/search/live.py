@@ -172,8 +172,9 @@ class LiveBoard(Board):
     # What comes out
 
     def population(self) -> NetworkPopulation:
-        """Return the candidates that were trained or looked at, failures included."""
-        return NetworkPopulation([self.records[index] for index in sorted(self.records)])
+        """Return the candidates that were trained, failures included; one that was only looked at has no loss."""
+        trained = [self.records[index] for index in sorted(self.records)]
+        return NetworkPopulation([record for record in trained if len(record.losses) or record.reason is not None])
 
     def warn_of_failures(self) -> None:
         """Warn once of candidates that failed."""

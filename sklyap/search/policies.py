@@ -26,6 +26,8 @@ __all__ = [
     "RandomPolicy",
     "Ranking",
     "Request",
+    "by_loss",
+    "record_decisions",
 ]
 
 
@@ -167,13 +169,15 @@ class HalvingPolicy(Policy):
         """Train `who` to the first rung, the best of them to the next, and so on."""
         sizes = self.sizes(board, len(who), epochs)
         for rung, epoch in enumerate(epochs):
+            last = rung + 1 == len(epochs)
             yield Request(who, epoch)
             who = board.alive(who)
             yield from self.after(board, who, epoch, rng)
-            last = rung + 1 == len(epochs)
+            if not last:  # what has been finished on the way needs no seat
+                who = who[board.reached[who] <= epoch]
             n_keep = 0 if last else sizes[rung + 1]
             ranking = by_loss(board, who, epoch) if last else self.rank(board, who, epoch, rng, n_keep)
-            _record(board, who, rung, epoch, ranking, n_keep)
+            record_decisions(board, who, rung, epoch, ranking, n_keep)
             who = who[ranking.order[:n_keep]]
             if not len(who):
                 return
@@ -240,7 +244,7 @@ def by_loss(board: Board, who: NDArray[np.intp], epoch: int) -> Ranking:
     return Ranking(np.argsort(board.best(epoch)[who], kind="stable"))
 
 
-def _record(board: Board, who: NDArray[np.intp], rung: int, epoch: int, ranking: Ranking, n_keep: int) -> None:
+def record_decisions(board: Board, who: NDArray[np.intp], rung: int, epoch: int, ranking: Ranking, n_keep: int) -> None:
     """Write down what was decided about each candidate."""
     best = board.best(epoch)[who]
     for place, position in enumerate(ranking.order):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sklyap.search.belief import Belief, Estimate
 from sklyap.search.knowledge import Board, log_loss
-from sklyap.search.policies import HalvingPolicy, Ranking, Request
+from sklyap.search.policies import HalvingPolicy, Ranking, Request, record_decisions
 from sklyap.search.rungs import largest_start, rung_epochs, rung_sizes
 
 __all__ = ["PredictorPolicy"]
@@ -90,6 +90,9 @@ class PredictorPolicy(HalvingPolicy):
             # Rung by rung, because a model needs to see them as they were there.
             for later in rung_epochs(epoch, board.max_epochs, self.factor)[1:]:
                 yield Request(labelled, later)
+            finished = board.alive(labelled)
+            reasons = Ranking(np.argsort(board.best()[finished], kind="stable"))
+            record_decisions(board, finished, len(self.epochs(board)) - 1, board.max_epochs, reasons, 0)
 
     def rank(self, board: Board, who: NDArray[np.intp], epoch: int, rng: np.random.RandomState, n_keep: int) -> Ranking:
         if self.belief.needs_spectra:

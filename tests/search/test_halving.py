@@ -14,12 +14,13 @@ from scipy.stats import loguniform
 from sklearn.base import clone, is_classifier
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from skorch.callbacks import EarlyStopping
 
-from sklyap import RNNClassifier, RNNRegressor, train_population
+from sklyap import LyapunovSpectrumTransformer, RNNClassifier, RNNRegressor, train_population
 from sklyap.datasets import make_adding, make_recall
 from sklyap.displays import SearchDisplay
 from sklyap.exceptions import FailedNetworkWarning, SklyapWarning
@@ -147,7 +148,20 @@ def test_displays_of_a_search(by_predictor, by_loss):
 def test_labels_are_finished_first(by_loss):
     search = search_for(promote_by="predictor", n_labelled=6).fit(X, y)
     finished = [r for r in search.population_.records if len(r.losses) == 9]
-    assert len(finished) >= 6 and search.epochs_spent_ > by_loss.epochs_spent_
+    assert len(finished) == 7 and search.epochs_spent_ > by_loss.epochs_spent_
+    assert -max(search.cv_results_["mean_test_score"]) == search.best_loss_
+    assert search.cv_results_["candidate"][search.best_index_] == search.best_candidate_
+
+
+def test_a_predictor_may_take_networks(prior):
+    spectra = LyapunovSpectrumTransformer(X[:2], n_exponents=3)
+    predictor = make_pipeline(spectra, StandardScaler(), RidgeCV())
+    search = search_for(promote_by="predictor", prior=prior, predictor=predictor).fit(X, y)
+    assert search.decisions_["epoch"].min() == 1 and np.isfinite(search.best_loss_)
+    # One that has been fitted to losses before needs no prior.
+    predictor.fit(prior.networks(1), prior.best_losses)
+    alone = search_for(promote_by="predictor", predictor=predictor).fit(X, y)
+    assert "predicted" in set(alone.decisions_["reason"])
 
 
 def test_without_anything_to_learn_from_the_loss_decides(by_loss):
@@ -158,7 +172,7 @@ def test_without_anything_to_learn_from_the_loss_decides(by_loss):
 def test_a_table_regressor_or_a_fitted_one_may_be_the_predictor(prior):
     trees = make_pipeline(FunctionTransformer(lambda t: t.select_dtypes("number")), ExtraTreesRegressor(5))
     search = search_for(promote_by="predictor", prior=prior, predictor=trees).fit(X, y)
-    assert len(search.population_) == 27
+    assert len(search.population_) == 9
 
 
 def test_the_nearest_to_the_reference_goes_on(by_loss):
