@@ -72,11 +72,13 @@ class Study:
 
     def run(self):
         """Compute everything, or read what an earlier run has computed; return self."""
-        if self.done.exists():
-            self.predictions = pd.read_csv(self.done, index_col=0)
-        else:
-            _, self.predictions = self._compare(self.rows)
-            self.predictions.to_csv(self.done)
+        known = pd.read_csv(self.done, index_col=0) if self.done.exists() else pd.DataFrame()
+        missing = {name: row for name, row in self.rows.items() if name not in known}
+        if missing:
+            _, new = self._compare(missing)
+            known = new if known.empty else known.join(new.drop(columns="target"))
+        self.predictions = known[["target", *self.rows]]
+        self.predictions.to_csv(self.done)
         pairs = {f"{OURS} + {rest}": rest for rest in ADDED[:2]} | {"all three": ADDED[2]}
         self.table = score_predictions(
             self.predictions, reference="loss so far", added_to=pairs, n_bootstrap=self.n_draws, random_state=0

@@ -53,9 +53,9 @@ def default_loss_predictors(random_state: Any = None) -> dict[str, tuple[str | t
     seed = seed_from(random_state)
     trees = ExtraTreesRegressor(300, min_samples_leaf=2, random_state=seed)
     curve = make_pipeline(SplineTransformer(5, extrapolation="linear"), RidgeCV(np.logspace(-4, 2, 13)))
-    best_one = make_pipeline(SpectrumStatistics(), SelectKBest(_rank_correlations, k=1))
     # A single network that contracts without bound would decide a line through the statistics themselves.
     ranked = make_pipeline(SpectrumStatistics(), QuantileTransformer(n_quantiles=10))
+    best_one = make_pipeline(*clone(ranked), SelectKBest(_rank_correlations, k=1))
 
     def stacked(*features: str) -> tuple[tuple[str, ...], BaseEstimator]:
         spectrum = "spectrum" in features

@@ -17,13 +17,15 @@ from torch import nn
 
 from sklyap.exceptions import FailedNetworkWarning, UntrustedFileError
 from sklyap.networks import RNNClassifier, RNNRegressor
-from sklyap.population.description import Unknown, identity, recall
+from sklyap.population.description import Unknown, describe, identity, recall
 from sklyap.population.given import given_records
 from sklyap.population.network_sequence import NetworkSequence, take
 from sklyap.population.records import NetworkRecord, Origin, PopulationDirectory, epoch_key
 
 __all__ = ["NetworkPopulation"]
 
+# They differ between estimators without saying anything about the networks.
+_UNTOLD = ("random_state", "verbose", "device", "warm_start", "callbacks")
 _ESTIMATORS = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in (RNNClassifier, RNNRegressor)}
 
 
@@ -290,9 +292,14 @@ class NetworkPopulation(Sequence):
 
     @property
     def params(self) -> pd.DataFrame:
-        """Hyperparameters that vary, one row per network."""
-        names = list(dict.fromkeys(name for record in self.records for name in record.params))
-        return pd.DataFrame({name: self.groups(name) for name in names}, index=range(len(self))).infer_objects()
+        """Hyperparameters that vary, one row per network; None where a network has no such parameter.
+
+        Those that were drawn, and where populations were joined those in which their estimators differ.
+        """
+        names = dict.fromkeys(name for record in self.records for name in record.params)
+        names |= dict.fromkeys(_differing({id(r.origin): r.origin for r in self.records if r.origin}.values()))
+        columns = {name: _column(self.records, name) for name in names}
+        return pd.DataFrame(columns, index=range(len(self))).infer_objects()
 
     @property
     def histories(self) -> list[pd.DataFrame]:
@@ -368,6 +375,23 @@ class NetworkPopulation(Sequence):
             summary["failures"] = "; ".join(f"network {r.index}: {r.reason}" for r in self.failures[:3])
             summary["failures"] += f"; and {len(self.failures) - 3} more" if len(self.failures) > 3 else ""
         return summary
+
+
+def _differing(origins: Iterable[Origin]) -> list[str]:
+    """Return the parameters of estimators that are not the same in all of them."""
+    made = [origin.params for origin in origins]
+    names = dict.fromkeys(name for params in made for name in params if name not in _UNTOLD)
+    return [name for name in names if len({str(describe(params.get(name))) for params in made}) > 1]
+
+
+def _column(records: Sequence[NetworkRecord], name: str) -> np.ndarray:
+    values = np.empty(len(records), dtype=object)
+    for i, record in enumerate(records):
+        try:
+            values[i] = record.param(name)
+        except KeyError:
+            values[i] = None
+    return values
 
 
 def _range(column: pd.Series) -> str:

@@ -17,19 +17,22 @@ def main():
 
 @pytest.mark.filterwarnings("ignore::sklyap.exceptions.SklyapWarning")
 def test_main_example(main, tmp_path, capsys):
-    arguments = ["--networks", "15", "--epochs", "2", "--output", str(tmp_path), "--jobs", "2"]
-    table = main(arguments)
-    assert list(table.columns) == ["R²", "Spearman"] and np.isfinite(table["R²"]).all()
-    assert {"constant", "hyperparameters", "loss after epoch 1", "spectrum + loss after epoch 1"} <= set(table.index)
-    for name in ("spectra.png", "predictions.png", "table.csv"):
-        assert (tmp_path / name).stat().st_size > 0
-    first = sorted((tmp_path / "population").rglob("*.safetensors"))
+    arguments = ["--networks", "12", "--epochs", "1", "--output", str(tmp_path), "--jobs", "1", "--small"]
+    tables = main(arguments)
+    assert list(tables) == ["recall", "digits"]
+    for name, table in tables.items():
+        assert table[["r2", "auc"]].notna().all().all()
+        assert {"constant", "hyperparameters", "loss so far", "spectrum", "all three"} <= set(table.index)
+        for file in ("spectra.png", "predictions.png", "table.csv"):
+            assert (tmp_path / name / file).stat().st_size > 0
+    first = sorted(tmp_path.rglob("*.safetensors"))
     stamps = [path.stat().st_mtime_ns for path in first]
-    assert len(first) >= 30  # two snapshots of each network
-    again = main(arguments)  # everything is taken from the first run
+    assert len(first) >= 24  # of each network at least one snapshot
+    again = main([*arguments, "--tasks", "digits"])  # everything is taken from the first run
     assert [path.stat().st_mtime_ns for path in first] == stamps
-    np.testing.assert_allclose(again, table)
-    assert "run again to go on" in capsys.readouterr().out
+    np.testing.assert_allclose(again["digits"], tables["digits"])
+    said = capsys.readouterr().out
+    assert "run again to go on" in said and "R² added by the spectrum" in said
 
 
 def test_latent_space(tmp_path, capsys):

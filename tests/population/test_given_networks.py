@@ -103,7 +103,7 @@ def test_estimators_and_trained_populations_join(population):
     assert len(both) == len(population) + 2
     rows = LyapunovSpectrumTransformer(X[:3], n_exponents=2).fit_transform(both.networks())
     assert np.isfinite(rows).all()
-    assert both.groups("population")[-1] == "given"
+    assert both.groups("population")[-1] == "given" and both.params["lr"].tolist()[-2:] == [0.1, 0.2]
     assert len({repr(record.identity) for record in (both + given).records}) == len(both)
 
 

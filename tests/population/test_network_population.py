@@ -10,7 +10,8 @@ from sklearn.model_selection import GridSearchCV, LeaveOneGroupOut, cross_val_pr
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from skorch.callbacks import EarlyStopping
 
-from sklyap.population import HistoryFeatures, NetworkPopulation
+from sklyap.networks import RNNClassifier
+from sklyap.population import HistoryFeatures, NetworkPopulation, train_population
 from tests.population.helpers import X, estimator, train, y
 
 
@@ -143,3 +144,14 @@ def test_networks_of_two_populations_stay_lazy(stored):
     plain = list(networks[:2])
     assert len(networks + plain) == len(plain + networks) == 14
     assert len(networks[0].history_) == 0 and len(networks[11].history_) == 2
+
+
+def test_joined_populations_differ_in_what_their_estimators_do(population):
+    other = train_population(
+        RNNClassifier("rnn", 3, max_epochs=1, batch_size=16), {"lr": [1e-3, 1e-2]}, X, y, random_state=3, verbose=0
+    )
+    both = population + other
+    table = both.params
+    assert table["cell"].tolist()[-2:] == ["rnn", "rnn"] and table["hidden_size"].tolist()[-2:] == [3, 3]
+    assert "verbose" not in table and "random_state" not in table
+    assert list(population[:3].params) == list(population.params)
