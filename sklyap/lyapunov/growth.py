@@ -133,6 +133,8 @@ class GrowthRecord:
         """Return the record of several batches of sequences, in the order of their indices."""
         indices = [i for record in records for i in record.indices]
         order = np.argsort(indices)
+        if len(records) == 1 and indices == sorted(indices):
+            return records[0]
 
         def gather(name: str) -> Any:
             parts = [getattr(record, name) for record in records]
@@ -200,7 +202,11 @@ class _Ends:
 def _same_width(parts: list[np.ndarray]) -> list[np.ndarray]:
     """Return arrays (n, m, ...) padded with zeros to the same m: batches may have filled more or fewer bins."""
     width = max(part.shape[1] for part in parts)
-    return [np.pad(part, [(0, 0), (0, width - part.shape[1]), *[(0, 0)] * (part.ndim - 2)]) for part in parts]
+    missing = [width - part.shape[1] for part in parts]
+    return [
+        np.pad(part, [(0, 0), (0, m), *[(0, 0)] * (part.ndim - 2)]) if m else part
+        for part, m in zip(parts, missing, strict=True)
+    ]
 
 
 def standard_error(sums: np.ndarray, steps: np.ndarray, mean: np.ndarray) -> np.ndarray:

@@ -73,7 +73,7 @@ def lyapunov_spectrum(
         "hidden" freezes all but the hidden state (the cell state of an LSTM, the velocities of a coRNN), the variant of
         [2]_; it is not the Lyapunov spectrum of the network.
     dtype : {"float64", "float32"}, default="float64"
-        A run in float32 goes on in float64 where single steps part directions by more than float32 has digits for,
+        A run in float32 goes on in float64 where single steps part directions by so much that float64 is faster,
         as those of a full LSTM state do (with `qr_interval` "auto", and without `return_local` and `return_basis`).
     device : str, default="auto"
         A torch device; "auto" is CUDA where there is one.

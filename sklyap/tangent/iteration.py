@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sklyap.cells import Linearization, RecurrentCell
-from sklyap.orthonormalize import METHODS, log_range
+from sklyap.orthonormalize import METHODS, factor_for_growth, log_range
 from sklyap.tangent.blocks import Factoring, GrowthBlock, OutOfDigits, QRBlock, check_finite, growth_blocks, qr_blocks
 from sklyap.tangent.interval import PLANNED_SHARE, IntervalController
 from sklyap.tangent.jacobians import FoldedJacobians
@@ -35,11 +35,8 @@ _CHUNK_ENTRIES = 2**16
 """Minimum entries of a chunk's Jacobians for its calls to cost little beside its work: small systems have longer chunks
 than `_CHUNK_STEPS`."""
 _UNRESOLVED_SPREAD = 9.0
-"""Maximum log spread of a single step in float32; above it less than three digits of the smallest growth are left."""
-_SMALL_DIMENSION = 384
-"""Maximum dimensions for float64 to be faster than float32 on a CPU as soon as float32 allows single steps only:
-float64 then has longer blocks and elimination; measured with LSTM and GRU layers on two cores."""
-
+"""Maximum log spread of a single step in float32 on a GPU; above it less than three digits of the smallest growth are
+left."""
 Block = TypeVar("Block", QRBlock, GrowthBlock)
 
 
@@ -135,7 +132,8 @@ def growth_iteration(
 
     Small blocks are checked many at a time. Large ones are factored by elimination: the products of the factors
     telescope, so that a basis need not be orthonormal between two steps at which growth must be exact. With "auto"
-    intervals, a run in float32 goes on in float64 from the step on that takes more digits than float32 has.
+    intervals, the first step of a run in float32 is run in float64. The run goes on in float64 if that step takes more
+    digits than float32 has, and otherwise from the first later step that does.
 
     Parameters
     ----------
@@ -159,15 +157,42 @@ def growth_iteration(
     edges = sorted({*exact, *course.stops(breakpoints)})
     limit = _single_step_limit(Q) if qr_interval == "auto" else math.inf
 
-    def carried(course: _Course, start: _Position, limit: float) -> Generator[GrowthBlock, None, _Position]:
+    def carried(
+        course: _Course, start: _Position, limit: float = math.inf, until: int | None = None
+    ) -> Generator[GrowthBlock, None, _Position]:
         controller = _controller(qr_interval, start.Q.dtype, limit)
         factoring = Factoring.of(orthonormalizer, start.Q)
         blocks = partial(growth_blocks, factoring=factoring, controller=controller, exact=edges)
-        return _carried(course, start, breakpoints, controller, blocks)
+        return _carried(course, start, breakpoints, controller, blocks, until)
 
-    reached = yield from carried(course, course.start(s, Q), limit)
+    position = course.start(s, Q)
+    wide = course.in_float64(position) if limit < math.inf else None
+    if wide is not None:
+        block = next(carried(*wide, until=1))
+        if block.log_spread <= limit:
+            block = _in_float32(block, orthonormalizer)
+        yield block
+        position = _Position(1, *_known(block.s, block.Q))
+        if block.log_spread > limit:
+            yield from carried(wide[0], position)
+            return
+    reached = yield from carried(course, position, limit)
     if reached.step < course.n_steps:
-        yield from carried(*course.in_float64(reached), math.inf)
+        # A cell whose step computes in float32 alone goes on as it is.
+        yield from carried(*(course.in_float64(reached) or (course, reached)))
+
+
+def _in_float32(block: GrowthBlock, orthonormalizer: str) -> GrowthBlock:
+    """Return a block of float64 with state and orthonormal basis in float32."""
+    s, Q = _known(block.s, block.Q)
+    basis, diagonal, _ = factor_for_growth(Q, orthonormalizer, exact=True)
+    return replace(block, log_growth=block.log_growth + diagonal.log(), Q=basis.float(), s=s.float())
+
+
+def _known(s: Tensor | None, Q: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return the state and basis of a block that ends a chunk, which has both."""
+    assert s is not None and Q is not None
+    return s, Q
 
 
 def _controller(qr_interval: int | str, dtype: torch.dtype, single_step_limit: float = math.inf) -> IntervalController:
@@ -180,11 +205,14 @@ def _controller(qr_interval: int | str, dtype: torch.dtype, single_step_limit: f
 
 
 def _single_step_limit(Q: Tensor) -> float:
-    """Return the log spread of a single step above which a run goes over to float64."""
+    """Return the log spread of a single step above which a run goes over to float64.
+
+    On a CPU, where the budget of float32 allows single steps only: float64 then has longer blocks and elimination, and
+    was as fast or faster (Elman and LSTM layers of 64 to 768 units, two cores), with twice the digits.
+    """
     if Q.dtype != torch.float32:
         return math.inf
-    small = Q.shape[-2] <= _SMALL_DIMENSION and not Q.is_cuda
-    return PLANNED_SHARE * spread_budget(Q.dtype) / 2 if small else _UNRESOLVED_SPREAD
+    return _UNRESOLVED_SPREAD if Q.is_cuda else PLANNED_SHARE * spread_budget(Q.dtype) / 2
 
 
 @dataclass(frozen=True)
@@ -237,8 +265,8 @@ class _Course:
         method = self.cell.linearize if self.state == "full" else self.cell.hidden_linearization
         return method(states, None if x is None else x.transpose(0, 1))
 
-    def in_float64(self, position: _Position) -> tuple[_Course, _Position]:
-        """Return what goes on in float64 from `position`; unchanged for a cell whose step computes in float32 alone."""
+    def in_float64(self, position: _Position) -> tuple[_Course, _Position] | None:
+        """Return what goes on in float64 from `position`, None for a cell whose step computes in float32 alone."""
         s = position.s.double()
         inputs = None if self.inputs is None else self.inputs.double()
         try:
@@ -248,7 +276,7 @@ class _Course:
         except Exception:  # whatever a step function raises that somebody has written for float32
             computes = False
         if not computes:
-            return self, position
+            return None
         return replace(self, cell=wide, inputs=inputs), replace(position, s=s, Q=position.Q.double())
 
 
@@ -258,12 +286,14 @@ def _carried(
     breakpoints: Iterable[int],
     controller: IntervalController,
     blocks: Callable[[FoldedJacobians, Tensor], Iterator[Block]],
+    until: int | None = None,
 ) -> Generator[Block, None, _Position]:
-    """Yield the blocks of one chunk after the other; return where they end, early if digits run out."""
+    """Yield the blocks of one chunk after the other, up to step `until`; return where they end."""
     n, N = len(course.lengths), position.Q.shape[1]
     longest = max(_CHUNK_STEPS, min(_LONGEST_CHUNK, _CHUNK_ENTRIES // (n * N**2)))
-    for stop in course.stops(breakpoints):
-        while position.step < stop:
+    last = course.n_steps if until is None else until
+    for stop in course.stops([*breakpoints, last]):
+        while position.step < min(stop, last):
             position = position.active(course.n_active(position.step))
             # A whole number of blocks, so that the end of a chunk does not cut one short.
             n_steps = controller.length * max(1, position.chunk_steps // controller.length)

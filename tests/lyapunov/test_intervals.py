@@ -1,6 +1,5 @@
 """Intervals between factorisations that are chosen on the run, and the hand-over from float32 to float64."""
 
-import math
 import warnings
 
 import numpy as np
@@ -11,6 +10,7 @@ from sklyap import lyapunov_spectrum
 from sklyap.cells import FunctionCell
 from sklyap.datasets import systems
 from sklyap.exceptions import ConvergenceWarning, DivergedError
+from sklyap.tangent.jacobians import FoldedJacobians
 from tests.lyapunov.helpers import inputs, network, quiet
 
 
@@ -106,14 +106,32 @@ class TestFloat32GoesOnInFloat64:
         torch.manual_seed(0)
         return torch.nn.LSTM(3, 40, batch_first=True), torch.randn(6, 60, 3)
 
-    @pytest.mark.parametrize("small,rtol", [(0, 2e-5), (384, 2e-6)])
-    def test_so_every_exponent_keeps_its_digits(self, network, small, rtol, monkeypatch):
-        monkeypatch.setattr("sklyap.tangent.iteration._SMALL_DIMENSION", small)
+    def test_so_every_exponent_keeps_its_digits(self, network, monkeypatch):
         exact = quiet(*network).exponents
-        np.testing.assert_allclose(quiet(*network, dtype="float32").exponents, exact, rtol=rtol)
-        monkeypatch.setattr("sklyap.tangent.iteration._SMALL_DIMENSION", 0)
-        monkeypatch.setattr("sklyap.tangent.iteration._UNRESOLVED_SPREAD", math.inf)
-        assert np.abs(quiet(*network, dtype="float32").exponents / exact - 1).max() > 5e-5
+        np.testing.assert_allclose(quiet(*network, dtype="float32").exponents, exact, rtol=2e-6)
+        for limit, least in ((9.0, 0.0), (1e9, 5e-5)):
+            monkeypatch.setattr("sklyap.tangent.iteration._single_step_limit", lambda Q, limit=limit: limit)
+            error = np.abs(quiet(*network, dtype="float32").exponents / exact - 1).max()
+            assert error > least and (limit > 9 or error < 2e-5)
+
+    def test_the_first_step_decides_and_nothing_is_run_twice(self, network, monkeypatch):
+        layer, X = network
+        steps = []
+        push = FoldedJacobians.push
+        monkeypatch.setattr(
+            FoldedJacobians, "push", lambda self, Q, t: steps.append((t.start, Q.dtype)) or push(self, Q, t)
+        )
+        result = quiet(layer, X, dtype="float32", warmup=0)
+        assert result.end.Q.dtype == np.float64 and result.end.s.dtype == np.float64
+        assert steps == sorted(set(steps), key=steps.index) and {dtype for _, dtype in steps} == {torch.float64}
+
+    def test_a_network_with_digits_to_spare_goes_on_in_float32(self):
+        torch.manual_seed(0)
+        layer, X = torch.nn.GRU(3, 16, batch_first=True), torch.randn(4, 60, 3)
+        result, exact = quiet(layer, X, dtype="float32"), quiet(layer, X)
+        assert result.end.Q.dtype == np.float32 and result.end.s.dtype == np.float32
+        np.testing.assert_allclose(result.exponents, exact.exponents, rtol=0, atol=2e-4)
+        np.testing.assert_allclose(result.exponents[:4], exact.exponents[:4], rtol=0, atol=1e-5)
 
     def test_also_from_the_middle_of_a_run(self):
         """The map parts directions from step 50 on only."""
