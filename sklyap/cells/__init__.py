@@ -10,12 +10,20 @@ from sklyap.cells.flow import FlowCell
 from sklyap.cells.function import FunctionCell
 from sklyap.cells.gated import Coefficients, GatedCell
 from sklyap.cells.gru import GRUCell
+from sklyap.cells.layernorm_lstm import LayerNormLSTMCell
+from sklyap.cells.leaky import LeakyCell
 from sklyap.cells.lem import LEMCell
 from sklyap.cells.lipschitz import LipschitzCell
+from sklyap.cells.lru import LRUCell
 from sklyap.cells.lstm import LSTMCell
+from sklyap.cells.ltc import LTCCell
+from sklyap.cells.mgu import MGUCell
+from sklyap.cells.mingru import MinGRUCell
 from sklyap.cells.module import ModuleCell
 from sklyap.cells.orthogonal import OrthogonalCell
+from sklyap.cells.plrnn import PLRNNCell
 from sklyap.cells.projected_lstm import ProjectedLSTMCell
+from sklyap.cells.rate import RateCell
 from sklyap.cells.stacked import StackedCell
 
 __all__ = [
@@ -31,12 +39,20 @@ __all__ = [
     "GRUCell",
     "GatedCell",
     "LEMCell",
+    "LRUCell",
     "LSTMCell",
+    "LTCCell",
+    "LayerNormLSTMCell",
+    "LeakyCell",
     "Linearization",
     "LipschitzCell",
+    "MGUCell",
+    "MinGRUCell",
     "ModuleCell",
     "OrthogonalCell",
+    "PLRNNCell",
     "ProjectedLSTMCell",
+    "RateCell",
     "RecurrentCell",
     "StackedCell",
     "as_recurrent_cell",
@@ -52,5 +68,13 @@ CELLS: dict[str, type[RecurrentCell]] = {
     "lipschitz": LipschitzCell,
     "lem": LEMCell,
     "orthogonal": OrthogonalCell,
+    "leaky": LeakyCell,
+    "rate": RateCell,
+    "plrnn": PLRNNCell,
+    "layernorm_lstm": LayerNormLSTMCell,
+    "mgu": MGUCell,
+    "mingru": MinGRUCell,
+    "lru": LRUCell,
+    "ltc": LTCCell,
 }
 """Architectures by the name that ``cell=`` of the estimators takes."""

@@ -9,10 +9,18 @@ from sklyap.cells import (
     CoRNNCell,
     ElmanCell,
     GRUCell,
+    LayerNormLSTMCell,
+    LeakyCell,
     LEMCell,
     LipschitzCell,
+    LRUCell,
     LSTMCell,
+    LTCCell,
+    MGUCell,
+    MinGRUCell,
     OrthogonalCell,
+    PLRNNCell,
+    RateCell,
 )
 
 # Every architecture with every option that changes its equations.
@@ -38,6 +46,21 @@ VARIANTS = [
     (OrthogonalCell, {"nonlinearity": "relu"}),
     (OrthogonalCell, {"nonlinearity": "modrelu"}),
     (OrthogonalCell, {"nonlinearity": "identity", "bias": False}),
+    (LeakyCell, {}),
+    (LeakyCell, {"leak": 0.3, "nonlinearity": "identity", "bias": False}),
+    (RateCell, {}),
+    (RateCell, {"dt": 1.0, "nonlinearity": "relu", "bias": False}),
+    (PLRNNCell, {}),
+    (PLRNNCell, {"n_bases": 3, "bias": False}),
+    (LayerNormLSTMCell, {}),
+    (LayerNormLSTMCell, {"bias": False}),
+    (MGUCell, {}),
+    (MGUCell, {"bias": False}),
+    (MinGRUCell, {}),
+    (MinGRUCell, {"bias": False}),
+    (LRUCell, {}),
+    (LTCCell, {}),
+    (LTCCell, {"dt": 2.0, "bias": False}),
 ]
 
 

@@ -37,7 +37,8 @@ def test_contract(kind, options):
 
 @variants
 def test_contract_of_two_layers(kind, options):
-    below, above = make(kind, 2, 4, options), make(kind, 4, 3, options, seed=1)
+    below = make(kind, 2, 4, options)
+    above = make(kind, below.output_size, 3, options, seed=1)
     check_cell(StackedCell([below, above]))
     check_cell(StackedCell([below, above]), dtype="float32")
 

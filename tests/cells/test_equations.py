@@ -69,7 +69,7 @@ def test_every_cell_learns_by_plain_backprop(name):
     torch.manual_seed(0)
     # On sequences as short as these, oscillators need longer steps than on the pixels of their default.
     cell = CELLS[name](2, 16, **({"dt": 0.3} if name == "cornn" else {}))
-    readout = nn.Linear(16, 1)
+    readout = nn.Linear(cell.output_size, 1)
     x = torch.randn(64, 8, 2)
     y = x[:, :, 0].sum(1, keepdim=True)
     optimizer = torch.optim.Adam([*cell.parameters(), *readout.parameters()], lr=0.02)

@@ -23,7 +23,9 @@ class Net(nn.Module):
 
     def __init__(self, cell, n_inputs, hidden_size, layers, n_outputs, every_step):
         super().__init__()
-        cells = [CELLS[cell](n_inputs if i == 0 else hidden_size, hidden_size) for i in range(layers)]
+        cells = [CELLS[cell](n_inputs, hidden_size)]
+        for _ in range(layers - 1):
+            cells.append(CELLS[cell](cells[-1].output_size, hidden_size))
         self.recurrent = cells[0] if layers == 1 else StackedCell(cells)
         self.readout = nn.Linear(self.recurrent.output_size, n_outputs)
         self.every_step = every_step
