@@ -102,6 +102,8 @@ class RecurrentEstimator(StateMixin, BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
+    _net_class: type[SequenceNet] = SequenceNet
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
@@ -231,7 +233,7 @@ class RecurrentEstimator(StateMixin, BaseEstimator):
     def _new_net(self, options: dict[str, Any], drive: Tensor | None = None) -> SequenceNet:
         """Return an initialized net; with `drive`, training data, its recurrent weights follow `init`."""
         with trainable(), isolated_rng(torch.device(options["device"]), derived_seed(self.seed_, 0)):
-            net = SequenceNet(**options).initialize()
+            net = self._net_class(**options).initialize()
             if drive is not None:
                 some = filled(drive[:: math.ceil(len(drive) / 8)]).to(net.device)
                 with torch.no_grad():

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from sklyap.networks.base import RecurrentEstimator
 from sklyap.networks.checks import to_numpy
-from sklyap.networks.training import ValidAccuracy
+from sklyap.networks.training import ClassifierNet, ValidAccuracy
 
 __all__ = ["RNNClassifier"]
 
@@ -129,6 +129,8 @@ class RNNClassifier(ClassifierMixin, RecurrentEstimator):
     >>> network.score(X[1000:], y[1000:]) > 0.8
     True
     """
+
+    _net_class = ClassifierNet
 
     _criterion = nn.CrossEntropyLoss
 

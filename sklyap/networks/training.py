@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import ClassifierMixin
 from skorch import NeuralNet
 from skorch.callbacks import PassthroughScoring
 from skorch.dataset import Dataset
@@ -23,6 +24,7 @@ from sklyap.runtime import seed_generators
 from sklyap.validation import suggestion
 
 __all__ = [
+    "ClassifierNet",
     "SequenceDataset",
     "SequenceNet",
     "ValidAccuracy",
@@ -199,6 +201,22 @@ class SequenceNet(NeuralNet):
         if y_pred.ndim > 2 and not bool(there.all()):
             rows, y_true = rows[there.to(rows.device)], y_true[there]
         return super().get_loss(rows, y_true, *args, **kwargs)
+
+
+class ClassifierNet(ClassifierMixin, SequenceNet):
+    """A net whose `predict` gives classes, so that callbacks score it as they score any classifier.
+
+    Classes are those of the net's targets: the positions of the user's in ``classes_`` of the estimator.
+    """
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """Numbers of the classes, one for each output of the network."""
+        return np.arange(self.network.readout.out_features)  # type: ignore[union-attr, arg-type]
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the most probable class at each step that is read out."""
+        return self.predict_proba(X).argmax(-1)
 
 
 def check_net_params(net_params: Any, options: dict[str, Any], caller: str) -> None:
