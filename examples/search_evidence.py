@@ -57,7 +57,7 @@ SETTINGS = [  # (exponents, align, sequences, dtype)
     (4, "truncate", 4, "float32"),
 ]
 SETTINGS_NETWORKS = 120
-BUDGETS = (0.02, 0.03, 0.05, 0.1, 0.2, 0.3)
+BUDGETS = (0.03, 0.05, 0.1, 0.2, 0.3)
 POLICIES = [
     "random",
     "halving",

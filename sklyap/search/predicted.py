@@ -33,7 +33,7 @@ class PredictorPolicy(HalvingPolicy):
         How many candidates to look at untrained; by default all, if `belief` has a prior.
     n_labelled : int, default=0
         Candidates that are finished right after the first rung.
-    loss_share : float, default=0.25
+    loss_share : float, default=0.5
         Share of the seats at every rung that the loss so far, or chance, decides.
     """
 
@@ -46,7 +46,7 @@ class PredictorPolicy(HalvingPolicy):
         *,
         n_screened: int | None = None,
         n_labelled: int = 0,
-        loss_share: float = 0.25,
+        loss_share: float = 0.5,
         factor: float = 3,
         min_epochs: int = 1,
         budget: float | None = None,

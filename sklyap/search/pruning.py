@@ -81,7 +81,7 @@ class LyapunovPruner:
     min_epochs : int, default=1
     max_epochs : int, default=15
         The rungs, which those of :class:`OptunaCallback` have to be.
-    loss_share : float, default=0.25
+    loss_share : float, default=0.5
         Share of the trials that go on whose loss alone is good enough.
 
     References
@@ -103,7 +103,7 @@ class LyapunovPruner:
         factor: float = 3,
         min_epochs: int = 1,
         max_epochs: int = 15,
-        loss_share: float = 0.25,
+        loss_share: float = 0.5,
     ) -> None:
         caller = "LyapunovPruner"
         if check_real(factor, "factor", caller=caller) <= 1:

@@ -6,20 +6,22 @@ import math
 
 __all__ = ["halving_cost", "largest_start", "rung_epochs", "rung_sizes"]
 
+_ROOM = 1.5
+
 
 def rung_epochs(min_epochs: int, max_epochs: int, factor: float) -> list[int]:
     """Return the epochs at which candidates are compared, the last of them `max_epochs`.
 
     Examples
     --------
-    >>> rung_epochs(1, 15, 3), rung_epochs(0, 4, 2)
-    ([1, 3, 9, 15], [0, 1, 2, 4])
+    >>> rung_epochs(1, 15, 3), rung_epochs(1, 10, 3)
+    ([1, 3, 9, 15], [1, 3, 10])
     """
     epochs = [min_epochs]
     while epochs[-1] < max_epochs:
         following = max(epochs[-1] + 1, math.floor(epochs[-1] * factor))
-        # A last step that is shorter than half of the others' would be a rung that decides nothing.
-        epochs.append(max_epochs if following * math.sqrt(factor) > max_epochs else following)
+        # A rung just before the end would decide nothing.
+        epochs.append(max_epochs if following * _ROOM > max_epochs else following)
     return epochs
 
 
