@@ -117,7 +117,9 @@ class GrowthRecord:
                 rate = (block.log_growth / length).cpu().numpy()
                 local[:m, block.start - warmup : block.stop - warmup] = rate[:, None]
         filled = steps.any(0)
-        record = cls(indices, sums.cpu().numpy()[:, filled], steps[:, filled], worst, intervals, local)
+        # In one order of memory, whatever was filled: numpy's sums depend on it in the last bit.
+        kept = [np.ascontiguousarray(values[:, filled]) for values in (sums.cpu().numpy(), steps)]
+        record = cls(indices, kept[0], kept[1], worst, intervals, local)
         if factors is not None:
             basis, R = (torch.stack(parts, 1).cpu().numpy() for parts in (factors.Q, factors.R))
             record = replace(record, basis=basis, r_factors=R, block_steps=spans)
