@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import gpu, interval_figure
+from benchmarks import autonomous, gpu, interval_figure
 from benchmarks.reference import diagonal_products, textbook
 from benchmarks.spectra import network
 from sklyap import lyapunov_spectrum
@@ -44,6 +44,12 @@ def test_the_figure_of_intervals(tmp_path):
     assert max(lengths[0]) > 2 * max(lengths[1][-10:])
     interval_figure.draw(blocks, tmp_path / "interval.png")
     assert (tmp_path / "interval.png").stat().st_size > 10_000
+
+
+def test_the_benchmark_of_autonomous_systems(monkeypatch):
+    monkeypatch.setattr(autonomous, "theirs", lambda make, n_steps: None)  # the peer may be absent
+    rows = autonomous.table(small=True)
+    assert len(rows) == 3 and all(row["µs per step"] > 0 and row["lyapax"] is None for row in rows)
 
 
 def test_the_gpu_benchmark_runs_and_is_refused_without_one(monkeypatch):
