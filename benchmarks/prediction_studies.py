@@ -2,8 +2,8 @@
 
     python -m benchmarks.prediction_studies architectures seeds budget --directory populations
 
-Each writes a table into docs, ``prediction_<study>.md``. Spectra are cached beside the populations, so that a run that
-was stopped goes on.
+Each writes a table into docs, ``prediction_<study>_table.md``. Spectra are cached beside the populations, so that a run
+that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -245,7 +245,7 @@ def main(arguments: list[str] | None = None) -> None:
     for study in options.studies:
         tables = STUDIES[study](options.directory, options.tasks, options.networks, options.small)
         text = f"{machine()}.\n\n{markdown(pd.concat(tables))}"
-        (options.output / f"prediction_{study}.md").write_text(text)
+        (options.output / f"prediction_{study}_table.md").write_text(text)
         print(text)
 
 

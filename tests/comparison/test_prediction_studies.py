@@ -24,7 +24,7 @@ def test_every_study_writes_its_table(directory, tmp_path):
     prediction_studies.main([*arguments, "--output", str(tmp_path), "--small"])
     wanted = {"architectures": "R², 10 given", "seeds": "epoch 3, ρ", "budget": "4 leading exponents"}
     for study, part in wanted.items():
-        text = (tmp_path / f"prediction_{study}.md").read_text()
+        text = (tmp_path / f"prediction_{study}_table.md").read_text()
         assert part in text and "nan" not in text
 
 
