@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sklyap.cells.rows import RowsCell
+from sklyap.cells.rows import RowsCell, check_copyable
 
 __all__ = ["FunctionCell"]
 
@@ -93,6 +93,7 @@ class FunctionCell(RowsCell):
         )
         if not callable(step):
             raise TypeError(f"{self.subject} must be callable. Got {step!r} instead.")
+        check_copyable(step, "step", "FunctionCell")
         self._step = step
 
     def _advance(self, s: Tensor, *inputs: Tensor | None) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sklyap.cells.nest import NestLayout
-from sklyap.cells.rows import RowsCell
+from sklyap.cells.rows import RowsCell, check_copyable
 
 __all__ = ["ModuleCell"]
 
@@ -96,6 +96,7 @@ class ModuleCell(RowsCell):
             raise TypeError(
                 f"The 'module' parameter of ModuleCell must be a torch module. Got {type(module).__name__} instead."
             )
+        check_copyable(module, "module", "ModuleCell")
         if not callable(step):
             raise TypeError(f"{self.subject} must be callable. Got {step!r} instead.")
         owner = "The 'initial_state' parameter of ModuleCell"

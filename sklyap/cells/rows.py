@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sklyap.cells.base import DenseLinearization, JvpLinearization, Linearization, RecurrentCell
 from sklyap.exceptions import StepError
 from sklyap.validation import check_choice, check_int, check_sequences, seed_from
 
-__all__ = ["ReverseLinearization", "RowsCell"]
+__all__ = ["ReverseLinearization", "RowsCell", "check_copyable"]
 
 _DEFAULT_SPREAD = 0.1
 _TRUSTABLE = ("derivative", "branches")
@@ -250,6 +250,15 @@ class ReverseLinearization(Linearization):
                 for entry in s_next.unbind(-1)
             ]
         return torch.stack([torch.zeros_like(point) if row is None else row for row in rows], -2)
+
+
+def check_copyable(module: Any, name: str, caller: str) -> None:
+    """Raise TypeError for a module that holds a scripted or traced one: it cannot be copied with its weights."""
+    if isinstance(module, nn.Module) and any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
+        raise TypeError(
+            f"The {name!r} parameter of {caller} must not be a scripted or traced module, which is analysed as a copy "
+            "and cannot be copied. Hand over the module that it was made from."
+        )
 
 
 def _version(tensor: Tensor | None) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from sklyap import as_recurrent_cell, lyapunov_spectrum
-from sklyap.cells import ElmanCell, GRUCell, LSTMCell, ModuleCell, StackedCell
+from sklyap.cells import ElmanCell, FunctionCell, GRUCell, LSTMCell, ModuleCell, StackedCell
 from sklyap.exceptions import StepError
 from sklyap.testing import check_cell
 
@@ -266,6 +266,14 @@ def test_refused_steps(name):
 def test_bad_arguments(make_cell, error, message):
     with pytest.raises(error, match=message):
         make_cell()
+
+
+def test_scripted_modules_are_refused():
+    scripted = nn.Sequential(torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2)))
+    with pytest.raises(TypeError, match=r"'module' parameter of ModuleCell .* scripted or traced"):
+        ModuleCell(scripted, lambda m, s, x: m(s), torch.zeros(1, 2))
+    with pytest.raises(TypeError, match=r"'step' parameter of FunctionCell .* scripted or traced"):
+        FunctionCell(scripted, 2)
 
 
 def test_on_top_of_another_layer():
