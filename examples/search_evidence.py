@@ -131,12 +131,11 @@ def study(name, options):
     )
     print("half widths of the 95 % intervals of the mean regret")
     print(half.loc[options.policies].round(2).to_string())
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     shown = curve[~curve["policy"].isin(["extrapolation", "predictor without prior"])]
-    for ax, against in zip(axes, ("epochs", "seconds"), strict=True):
-        RegretDisplay(shown, against=against).plot(ax)
-    axes[0].set_title(name)
-    axes[0].get_legend().remove()
+    # Against epochs, because spectra that come from the cache take no seconds.
+    figure, axes = plt.subplots(figsize=(6.5, 4.2), layout="constrained")
+    RegretDisplay(shown).plot(axes)
+    axes.set_title(name)
     figure.savefig(Path(options.output) / f"regret_{name.replace(', ', '_').replace(' ', '_')}.png", dpi=120)
     plt.close(figure)
     return curve.assign(study=name)
