@@ -243,6 +243,12 @@ def kaplan_yorke(exponents: np.ndarray) -> float:
     return float(below[0] + sums[below[0] - 1] / -exponents[below[0]]) if len(below) else math.nan
 
 
+def measured(value: float, error: float) -> str:
+    """Return a value with its standard error, as far as two digits of that."""
+    digits = max(0, 1 - math.floor(math.log10(error))) if error > 0 else 0
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
 def as_markdown(table: pd.DataFrame) -> str:
     """Return the table with exponents and their standard errors in one column each."""
     lines = [
@@ -250,7 +256,7 @@ def as_markdown(table: pd.DataFrame) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for _, row in table.iterrows():
-        exponents = [f"{row[f'λ{i}']:.4g} ± {row[f'± {i}']:.1g}" for i in (1, 2, 3)]
+        exponents = [measured(row[f"λ{i}"], row[f"± {i}"]) for i in (1, 2, 3)]
         numbers = ["" if math.isnan(row[name]) else f"{row[name]:.2g}" for name in ("error one step ahead",)]
         ends = ["" if math.isnan(row[name]) else f"{row[name]:.2f}" for name in ("dimension", "horizon")]
         lines.append(f"| {' | '.join([row['system'], row['model'], *numbers, *exponents, *ends])} |")
