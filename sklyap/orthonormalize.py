@@ -34,14 +34,16 @@ _PEAK_NUMBERS = 2**14
 """Minimum entries for two reductions to be cheaper than a copy of moduli and one."""
 
 _PANELS = (32, 48)
-"""Columns that block Gram-Schmidt factors at a time, of small matrices and of large: enough for fast products."""
+"""Columns that block Gram-Schmidt factors at a time, of small and of large matrices: fewer make its products slow, more
+leave more work to the factorisation within a panel; measured on two CPU cores."""
 _LARGE = 256
-"""From how many columns on matrices are worth a call each; smaller ones share it."""
+"""Minimum columns of a matrix for a call of its own in block Gram-Schmidt; smaller ones share one."""
 
 _CHOLESKY_PANEL = 128
 """Columns that CholeskyQR2 takes at a time: small factors have fast kernels on a GPU, large ones do not."""
 _NOT_NEARLY_ORTHONORMAL = 0.5
-"""How far the Gram matrix may be from the identity after one Cholesky pass for the second to be exact."""
+"""Maximum distance (Frobenius) of the Gram matrix from the identity after one Cholesky pass for the second to be
+exact."""
 
 
 def orthonormalize(Z: Tensor, method: str = "auto") -> tuple[Tensor, Tensor]:

@@ -155,3 +155,14 @@ def test_both_generators_name_the_state_where_chunks_and_sequences_end():
         for stop, s in ends.items():
             torch.testing.assert_close(s, states[stop, : len(s)])
             assert len(s) == sum(length >= stop for length in lengths)
+
+
+def test_growth_is_exact_where_a_block_crosses_an_edge():
+    """Blocks of three steps never end at step 10 or 20, and those that cross them end in an orthonormal basis."""
+    along, Q = chunk(rotations(36, torch.linspace(0.5, -1, 100).tolist()))
+    exact = list(qr_blocks(along, Q, along.steps, Factoring.of("householder", Q), Spy(3)))
+    blocks = list(growth_blocks(along, Q, Factoring.of("auto", Q), Spy(3), exact=[0, 10, 20, 36]))
+    expected, found = (torch.stack([block.log_growth for block in run]).cumsum(0) for run in (exact, blocks))
+    error = dict(zip([block.stop for block in blocks], (found - expected).abs().amax((1, 2)).tolist(), strict=True))
+    assert max(error[stop] for stop in (12, 21, 36)) < 1e-10
+    assert min(error[stop] for stop in (3, 6, 9, 15, 18, 24)) > 1e-3, "in between, growth is relative to a skew basis"
