@@ -78,7 +78,7 @@ class GradientAlignmentAnalyzer(NetworkTransformer):
         ∂L/∂U = Σ_t (A_tᵀ g_{t+1}) h_tᵀ = Σ_j σ_j u_j v_jᵀ .
 
     Left vectors u_j live in the space of gates (4H for an LSTM), right ones v_j in that of h_t. A change of U along
-    ``u_j v_jᵀ`` kicks the state after the step by ``A_t u_j (v_jᵀ h_t)``, which lives in the tangent space that
+    ``u_j v_jᵀ`` perturbs the state after the step by ``A_t u_j (v_jᵀ h_t)``, which lives in the tangent space that
     ``Q_{t+1}`` is a basis of, for any architecture; `alignment` is the cosine between the two. For an Elman network
     ``A_t`` is the diagonal of slopes of its nonlinearity and the rest is u_j itself, with ``|⟨Q_i, u_j⟩|`` as the limit
     of slopes all alike. The match is exact in the sense that σ_j is a sum over times and directions

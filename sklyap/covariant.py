@@ -104,7 +104,7 @@ def covariant_from_qr(Q: Any, R: Any) -> tuple[Tensor, Tensor]:
     Returns
     -------
     vectors : Tensor of shape (n_sequences, T + 1, N, k)
-        Unit vectors. The first have not converged unless the basis had settled before, the last are the basis
+        Unit vectors. The first have not converged unless the basis had converged before, the last are the basis
         itself: leave out both ends.
     growth : Tensor of shape (n_sequences, T, k)
         ln of the factor by which the Jacobians stretch each vector, in nats.
@@ -192,9 +192,9 @@ def covariant_lyapunov_vectors(
     n_exponents : int, optional
         How many leading vectors k; all by default. Vector i depends on the first i of them only.
     warmup : int or "auto", default="auto"
-        First steps, in which state and basis settle, as in :func:`~sklyap.lyapunov_spectrum`.
+        First steps, the transient of state and basis, as in :func:`~sklyap.lyapunov_spectrum`.
     cooldown : int or "auto", default="auto"
-        Last steps, in which the vectors settle backward in time; "auto" is as many as for `warmup`.
+        Last steps, the transient of the vectors, which converge backward in time; "auto" is as many as for `warmup`.
     orthonormalizer : {"auto", "householder", "cholesky"}, default="auto"
     state : {"full", "hidden"}, default="full"
     dtype : {"float64", "float32"}, default="float64"
@@ -252,8 +252,8 @@ def covariant_lyapunov_vectors(
     drive = Drive.of(cell, sequences, forward_kwargs=forward_kwargs).to(dtype, device)
     if len(set(drive.lengths)) > 1:
         raise ValueError("The 'sequences' parameter must have sequences of one length. Got a list of several.")
-    warmup = drive.settling(warmup)
-    cooldown = drive.settling(cooldown, "cooldown", reserved=warmup)
+    warmup = drive.transient_steps(warmup)
+    cooldown = drive.transient_steps(cooldown, "cooldown", reserved=warmup)
     if batch_size is not None:
         check_int(batch_size, "batch_size", low=1)
     cell = cell.to(device=device, dtype=dtype)

@@ -73,8 +73,10 @@ def test_every_number_of_an_elman_network_by_hand(task, analyzer):
         h = cell.double().trajectory(torch.zeros(12, HIDDEN).double(), torch.from_numpy(X).double())
     h = h.transpose(0, 1).numpy()
     U, sizes, Vt = np.linalg.svd(result.autograd_gradient)
-    kicks = (1 - h[:, 1:] ** 2)[..., None] * U[:, :2] * (h[:, :-1] @ Vt[:2].T)[:, :, None]
-    unit_kicks = kicks[:, 1:] / np.linalg.norm(kicks[:, 1:], axis=2, keepdims=True)  # h_0 = 0: no kick
+    perturbations = (1 - h[:, 1:] ** 2)[..., None] * U[:, :2] * (h[:, :-1] @ Vt[:2].T)[:, :, None]
+    unit_kicks = perturbations[:, 1:] / np.linalg.norm(
+        perturbations[:, 1:], axis=2, keepdims=True
+    )  # h_0 = 0: no perturbation
     by_step = np.abs(np.swapaxes(Q[:, 2:], 2, 3) @ unit_kicks)
     np.testing.assert_allclose(result.alignment, by_step.mean((0, 1)), rtol=1e-8)
     np.testing.assert_allclose(result.alignment_by_step[1:], by_step.mean(0), rtol=1e-8)
@@ -88,7 +90,7 @@ def test_every_number_of_an_elman_network_by_hand(task, analyzer):
     g = gradients_by_autograd(network, X, y)
     c = np.einsum("ntik,nti->ntk", spectrum.basis[:, 1:], g)
     np.testing.assert_allclose(result.energy, np.cumsum((c**2).sum((0, 1))) / (g**2).sum(), rtol=1e-8)
-    through = np.einsum("nti,ntai,ntaj->ij", c[..., :4], Q[:, 1:], kicks) / sizes[:2]
+    through = np.einsum("nti,ntai,ntaj->ij", c[..., :4], Q[:, 1:], perturbations) / sizes[:2]
     np.testing.assert_allclose(result.contribution, through, rtol=1e-7, atol=1e-12)
 
 

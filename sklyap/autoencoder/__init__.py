@@ -1,4 +1,4 @@
-"""The Lyapunov autoencoder: spectra to a latent code, and the loss that the code foretells."""
+"""The Lyapunov autoencoder: spectra to a latent code, and the loss that the code predicts."""
 
 from __future__ import annotations
 

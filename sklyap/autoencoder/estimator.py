@@ -1,4 +1,4 @@
-"""SpectrumAutoencoder: a latent code of Lyapunov spectra, and the loss it foretells."""
+"""SpectrumAutoencoder: a latent code of Lyapunov spectra, and the loss it predicts."""
 
 from __future__ import annotations
 
@@ -253,7 +253,7 @@ class SpectrumAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Reg
         return self._spectra.spectra(curves.numpy())
 
     def predict(self, X: ArrayLike) -> Array:
-        """Return the losses that spectra foretell.
+        """Return the losses that spectra predict.
 
         Parameters
         ----------

@@ -123,8 +123,8 @@ class Drive:
         inputs = None if self.inputs is None else [x[start:stop] for x in self.inputs]
         return Drive(inputs, self.starts, [stop - start] * self.n_sequences)
 
-    def settling(self, steps: int | str, name: str = "warmup", *, reserved: int = 0) -> int:
-        """Return how many steps of every sequence to leave for settling, beside `reserved` others.
+    def transient_steps(self, steps: int | str, name: str = "warmup", *, reserved: int = 0) -> int:
+        """Return how many first steps of every sequence are transient, beside `reserved` others.
 
         "auto" is a tenth of the shortest sequence, and of short ones up to a quarter to reach ten steps:
         that is what a state and its tangent basis need to forget their start, however long they run.

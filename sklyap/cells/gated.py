@@ -35,7 +35,7 @@ __all__ = [
 Blocks = Mapping[tuple[int, int], Tensor]
 
 FOLD_FROM = 4
-"""From how many tangents on a folded matrix per point is cheaper than a product per gate."""
+"""Minimum number of tangents for which one folded matrix per point costs less than a product per gate."""
 
 
 def sech2(a: Tensor) -> Tensor:

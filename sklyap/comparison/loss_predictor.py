@@ -206,7 +206,7 @@ class LossPredictor(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
         return self
 
     def predict(self, X: Sequence[Any] | ArrayLike) -> Array:
-        """Return the losses that are foretold.
+        """Return the predicted losses.
 
         Parameters
         ----------

@@ -85,7 +85,7 @@ class SpectrumDisplay(Display):
 
 
 class ConvergenceDisplay(Display):
-    """Running means of local exponents: how the spectrum settles along the sequences.
+    """Running means of local exponents: how the spectrum converges along the sequences.
 
     Parameters
     ----------

@@ -325,15 +325,15 @@ def state_gradients(cell: RecurrentCell, x: Tensor, s: Tensor, delta: Tensor) ->
     -------
     Tensor of shape (n_sequences, T, state_size, m)
     """
-    # The gradient with respect to a state is that to a kick added to it.
-    kicks = torch.zeros(*delta.shape[:3], dtype=x.dtype, device=x.device, requires_grad=True)
+    # The gradient with respect to a state is that to a perturbation added to it.
+    perturbations = torch.zeros(*delta.shape[:3], dtype=x.dtype, device=x.device, requires_grad=True)
     with torch.enable_grad():
         after = []
         for t, x_t in enumerate(x.unbind(1)):
-            s = cell.step(s, x_t) + kicks[:, t]
+            s = cell.step(s, x_t) + perturbations[:, t]
             after.append(s)
         states = torch.stack(after, 1)
-        grads = [torch.autograd.grad(states, kicks, d, retain_graph=True)[0] for d in delta.unbind(-1)]
+        grads = [torch.autograd.grad(states, perturbations, d, retain_graph=True)[0] for d in delta.unbind(-1)]
     return torch.stack(grads, -1)
 
 

@@ -57,8 +57,8 @@ class AlignmentResult:
     left_vectors, right_vectors : ndarray of shape (rows, n_singular) and (columns, n_singular)
         u_j and v_j, from `autograd_gradient`; zeros where σ_j is zero to rounding, which gives alignments of 0.
     alignment : ndarray of shape (n_directions, n_singular)
-        ``|cos|`` between Q_i after a step and the kick that a change of U along ``u_j v_jᵀ`` gives to the state in
-        that step, mean over steps and sequences.
+        ``|cos|`` between Q_i after a step and the perturbation that a change of U along ``u_j v_jᵀ`` gives to the
+        state in that step, mean over steps and sequences.
     alignment_by_step : ndarray of shape (n_steps, n_directions, n_singular)
         The same for each step, mean over sequences; 0 for a step that starts from a state of zeros, where no weight
         acts.
@@ -70,7 +70,8 @@ class AlignmentResult:
     contribution : ndarray of shape (n_directions, n_singular)
         Signed share of σ_j that comes through direction i; over all N directions the shares sum to 1.
     principal_angles : ndarray of shape (min(n_directions, n_singular),)
-        Between the spans of the leading columns of Q and of the kicks, mean over steps and sequences, in radians.
+        Between the spans of the leading columns of Q and of the perturbations, mean over steps and sequences, in
+        radians.
     energy : ndarray of shape (k,)
         Share of the gradients ``Σ |∂L/∂s_t|²`` inside the span of the first 1, 2, … k directions.
     tangent_size : int
@@ -90,7 +91,7 @@ class AlignmentResult:
     singular_values_by_prefix : ndarray of shape (n_prefixes, n_values)
     left_vectors_by_prefix, right_vectors_by_prefix : ndarray of shape (n_prefixes, ·, n_singular)
     alignment_by_prefix : ndarray of shape (n_prefixes, n_directions, n_singular)
-        Between Q_i after step t and the kick of ``∂L_t/∂U`` in that step, mean over sequences.
+        Between Q_i after step t and the perturbation of ``∂L_t/∂U`` in that step, mean over sequences.
     baseline_interval_by_prefix : ndarray of shape (2, n_prefixes, n_directions, n_singular) or None
     energy_by_prefix : ndarray of shape (n_prefixes, k)
     """
@@ -246,7 +247,7 @@ class _Match:
     ----------
     singular_values : Tensor of shape (m, n_values)
     left, right : Tensor of shape (m, rows, S) and (m, columns, S)
-    kicks : Tensor of shape (n_sequences, L, N, S)
+    perturbations : Tensor of shape (n_sequences, L, N, S)
         What a change of the weights along each pair of singular vectors does to the state in each step.
     basis : Tensor of shape (n_sequences, L, N, q)
     """
@@ -254,15 +255,15 @@ class _Match:
     singular_values: Tensor
     left: Tensor
     right: Tensor
-    kicks: Tensor
+    perturbations: Tensor
     basis: Tensor
 
     def mean_cosines(self, dim: int | tuple[int, ...]) -> Tensor:
-        return (cosines(self.basis, self.kicks) * weights_of_points(self.kicks, dim)).sum(dim)
+        return (cosines(self.basis, self.perturbations) * weights_of_points(self.perturbations, dim)).sum(dim)
 
     def mean_angles(self) -> Tensor:
-        angles = principal_angles(self.basis, self.kicks)
-        acting = self.kicks.abs().amax((-2, -1)) > 0
+        angles = principal_angles(self.basis, self.perturbations)
+        acting = self.perturbations.abs().amax((-2, -1)) > 0
         return angles[acting].mean(0) if bool(acting.any()) else torch.full_like(angles[0, 0], math.pi / 2)
 
 
@@ -335,14 +336,15 @@ class _Subject:
         real = sizes > sizes[..., :1] * max(gradients.shape[1:]) * torch.finfo(sizes.dtype).eps
         left, right = (vectors * real[..., None, :S] for vectors in (U[..., :S], Vh.mT[..., :S]))
         n, N, q = basis.shape[0], self.size, self.n_directions
-        kicks = [self._kicks(u, v, at) for u, v, at in zip(left, right, steps, strict=True)]
+        perturbations = [self._perturbations(u, v, at) for u, v, at in zip(left, right, steps, strict=True)]
         after = [basis[:, at.start + 1 : at.stop + 1] for at in steps]
         return _Match(
             sizes, left, right,
-            torch.cat([basis.new_zeros(n, 0, N, S), *kicks], 1), torch.cat([basis.new_zeros(n, 0, N, q), *after], 1),
+            torch.cat([basis.new_zeros(n, 0, N, S), *perturbations], 1),
+            torch.cat([basis.new_zeros(n, 0, N, q), *after], 1),
         )  # fmt: skip
 
-    def _kicks(self, u: Tensor, v: Tensor, at: slice) -> Tensor:
+    def _perturbations(self, u: Tensor, v: Tensor, at: slice) -> Tensor:
         before, x = self.objective.trajectory[:, at], self.objective.x[:, at]
         steps = ParameterMap(self.objective.cell, [self.weight], before, x)
         changes = [{self.weight: torch.outer(u_j, v_j)} for u_j, v_j in zip(u.mT, v.mT, strict=True)]
@@ -360,25 +362,25 @@ class _Subject:
         reads = right.new_zeros(cell.state_size, right.shape[1])
         offset = _offset(cell, self.weight)
         reads[offset : offset + len(right)] = right
-        settled = basis[:, 1:-1]  # the first is random
-        values = cosines(settled, reads[self.part])
+        converged = basis[:, 1:-1]  # the first is random
+        values = cosines(converged, reads[self.part])
         return values.mean((0, 1)) if values.shape[1] else values.new_zeros(values.shape[2:])
 
 
 def _covariant_alignment(found: BackwardPass, total: _Match) -> np.ndarray:
-    """Return |cos| between covariant vectors and kicks, mean over steps and sequences."""
+    """Return |cos| between covariant vectors and perturbations, mean over steps and sequences."""
     q = found.basis.shape[-1]
     # What is annihilated to rounding has a zero on the diagonal.
     annihilated = torch.diag_embed(found.log_growth[..., :q] == -math.inf)
     vectors, _ = covariant_from_qr(found.basis, found.r_factors.masked_fill(annihilated, 0.0))
-    values = cosines(vectors[:, 1:], total.kicks)
-    return _numpy((values * weights_of_points(total.kicks, (0, 1))).sum((0, 1)))
+    values = cosines(vectors[:, 1:], total.perturbations)
+    return _numpy((values * weights_of_points(total.perturbations, (0, 1))).sum((0, 1)))
 
 
 def _contribution(found: BackwardPass, total: _Match) -> np.ndarray:
     """Return the share of each singular value that comes through each direction."""
-    q, S = total.basis.shape[-1], total.kicks.shape[-1]
-    through = torch.einsum("nti,ntai,ntaj->ij", found.coefficients[..., :q], total.basis, total.kicks)
+    q, S = total.basis.shape[-1], total.perturbations.shape[-1]
+    through = torch.einsum("nti,ntai,ntaj->ij", found.coefficients[..., :q], total.basis, total.perturbations)
     return shares(through, total.singular_values[0, :S])
 
 
@@ -390,10 +392,10 @@ def _intervals(
         return None, None, None
     # Chance needs few digits; vectors as rows, so that products run along memory.
     (Q, K, weights), (Q_ends, K_ends, weights_ends) = (
-        (match.basis.mT.float().contiguous(), unit(match.kicks).mT.float().contiguous(), weights.float())
+        (match.basis.mT.float().contiguous(), unit(match.perturbations).mT.float().contiguous(), weights.float())
         for match, weights in (
-            (total, weights_of_points(total.kicks, (0, 1))),
-            (by_prefix, weights_of_points(by_prefix.kicks, 0)),
+            (total, weights_of_points(total.perturbations, (0, 1))),
+            (by_prefix, weights_of_points(by_prefix.perturbations, 0)),
         )
     )
     # Squares of a vanishing gradient are below what float32 can hold.
@@ -408,7 +410,7 @@ def _intervals(
         ])  # fmt: skip
 
     quantiles = under_chance(statistic, subject.size, n_draws, subject.options["seed"], like=g)
-    q, S, P = subject.n_directions, subject.n_singular, by_prefix.kicks.shape[1]
+    q, S, P = subject.n_directions, subject.n_singular, by_prefix.perturbations.shape[1]
     in_total, in_prefix, inside = quantiles.split([q * S, P * q * S, q], 1)
     return (
         _numpy(in_total.unflatten(1, (q, S))),

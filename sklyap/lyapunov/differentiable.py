@@ -131,7 +131,7 @@ def finite_time_exponents(
     seed = seed_from(random_state)
     live = live.to(**place)
     drive = _drive(live.cell, sequences).to(**place)
-    warmup = drive.settling(warmup)
+    warmup = drive.transient_steps(warmup)
     s = live.run(lambda cell: cell.initial_state(drive.n_sequences)) if drive.starts is None else drive.starts
     parts, order = [], []
     for indices in _equal_lengths(drive):

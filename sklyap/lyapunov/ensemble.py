@@ -60,7 +60,7 @@ def ensemble_spectra(
     k, N = check_settings(cells[0], n_exponents, qr_interval, orthonormalizer, state)
     place: dict[str, Any] = {"dtype": check_dtype(dtype), "device": resolve_device(device)}
     indices = list(range(drives[0].n_sequences))
-    warmup = drives[0].settling(warmup)
+    warmup = drives[0].transient_steps(warmup)
     bins = time_bins(warmup, drives[0].lengths[0], len(indices))
     with torch.no_grad(), flushed_denormals():
         parts = [drive.padded(cell, indices) for cell, drive in zip(cells, drives, strict=True)]

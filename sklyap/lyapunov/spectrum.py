@@ -61,7 +61,7 @@ def lyapunov_spectrum(
     n_exponents : int, optional
         How many leading exponents; the whole spectrum by default.
     warmup : int or "auto", default="auto"
-        First steps of each sequence in which state and basis settle; they are not averaged. "auto" is a
+        First steps of each sequence, the transient of state and basis; they are not averaged. "auto" is a
         tenth of the shortest sequence, and of short ones up to a quarter to reach ten steps.
     qr_interval : int or "auto", default="auto"
         Steps between orthonormalisations. "auto" measures how far directions separate and takes the
@@ -165,7 +165,7 @@ def lyapunov_spectrum(
         end.check_continues(cell, k, N, drive.n_sequences)
         drive, Q = replace(drive, starts=end.states(dtype, device)), end.bases(dtype, device)
     settled = end is not None and warmup == "auto"
-    skipped = 0 if settled else drive.settling(warmup)
+    skipped = 0 if settled else drive.transient_steps(warmup)
     # Growth or bases at every step need a factorisation at every step.
     interval = 1 if (return_local or return_basis) and qr_interval == "auto" else qr_interval
     run = Run(
