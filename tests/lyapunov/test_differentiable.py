@@ -19,6 +19,7 @@ from sklyap.cells import (
     LEMCell,
     LipschitzCell,
     LSTMCell,
+    ModuleCell,
     OrthogonalCell,
     RecurrentCell,
     StackedCell,
@@ -328,6 +329,19 @@ def test_a_step_that_is_a_module():
     check_directional_derivatives(
         lambda: weighted(finite_time_exponents(cell, sequences(n_inputs=3))), list(step.parameters())
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_module_with_a_step_of_its_own(dtype):
+    torch.manual_seed(0)
+    module = nn.GRUCell(2, 3).to(dtype)
+    cell = ModuleCell(module, lambda m, s, x: m(x, s), initial_state=torch.zeros(1, 3, dtype=dtype), n_inputs=2)
+    if dtype == torch.float64:
+        check_directional_derivatives(
+            lambda: weighted(finite_time_exponents(cell, sequences())), list(module.parameters())
+        )
+    finite_time_exponents(cell, sequences()).sum().backward()
+    assert all(p.grad is not None and p.grad.dtype == dtype for p in module.parameters())
 
 
 class Rotor(RecurrentCell):
