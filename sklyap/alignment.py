@@ -10,7 +10,7 @@ import numpy as np
 from sklyap.gradients import AlignmentResult, alignment_features, gradient_alignment
 from sklyap.networks.transformer import NetworkTransformer
 from sklyap.orthonormalize import METHODS
-from sklyap.validation import check_choice, check_int
+from sklyap.validation import check_bool, check_choice, check_int
 
 __all__ = ["AlignmentResult", "GradientAlignmentAnalyzer"]
 
@@ -193,7 +193,16 @@ class GradientAlignmentAnalyzer(NetworkTransformer):
         dict of epoch to list of AlignmentResult
         """
         self.check_parameters()
+        if isinstance(epochs, str) or not isinstance(epochs, Iterable):
+            raise TypeError(
+                f"The 'epochs' parameter of analyze_training must be a list of epochs. Got {epochs!r} instead."
+            )
         epochs = list(epochs)
+        if not hasattr(population, "networks"):
+            raise TypeError(
+                "The 'population' parameter of analyze_training must be a NetworkPopulation. "
+                f"Got {population!r} instead."
+            )
         networks = [(epoch, network) for epoch in epochs for network in population.networks(epoch)]
         results = self._map(self._analyze, [network for _, network in networks])
         return {
@@ -224,6 +233,12 @@ class GradientAlignmentAnalyzer(NetworkTransformer):
         for name in ("n_directions", "n_singular"):
             check_int(getattr(self, name), name, low=1, caller=who)
         check_int(self.n_baseline, "n_baseline", low=0, caller=who)
+        check_bool(self.covariant, "covariant", caller=who)
+        if self.rank is not None:
+            check_int(self.rank, "rank", low=1, caller=who)
+        for name in ("weight", "layer"):
+            if not isinstance(getattr(self, name), str | None):
+                raise TypeError(f"The {name!r} parameter of {who} must be a name. Got {getattr(self, name)!r} instead.")
         for name, choices in (
             ("state", ["full", "hidden"]), ("orthonormalizer", METHODS), ("on_error", ["raise", "warn"]),
         ):  # fmt: skip

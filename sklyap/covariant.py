@@ -16,9 +16,9 @@ from sklyap.cells.conversion import opened
 from sklyap.cells.drive import Drive
 from sklyap.exceptions import DegenerateSpectrumWarning
 from sklyap.orthonormalize import random_bases
-from sklyap.runtime import flushed_denormals
+from sklyap.runtime import flushed_denormals, outside_inference_mode
 from sklyap.tangent import Factors, check_settings, qr_iteration
-from sklyap.validation import check_dtype, check_int, resolve_device, seed_from
+from sklyap.validation import check_dense, check_dtype, check_int, resolve_device, seed_from
 
 __all__ = ["CovariantVectors", "covariant_from_qr", "covariant_lyapunov_vectors"]
 
@@ -128,7 +128,7 @@ def covariant_from_qr(Q: Any, R: Any) -> tuple[Tensor, Tensor]:
     >>> vectors.shape, growth.shape
     (torch.Size([1, 31, 3, 3]), torch.Size([1, 30, 3]))
     """
-    Q, R = torch.as_tensor(Q), torch.as_tensor(R)
+    Q, R = (torch.as_tensor(check_dense(v, name, filled=True)) for v, name in ((Q, "Q"), (R, "R")))
     if Q.ndim != 4 or R.ndim != 4 or R.shape != (*Q.shape[:1], Q.shape[1] - 1, Q.shape[3], Q.shape[3]):
         raise ValueError(
             "The 'Q' and 'R' parameters must have shapes (n_sequences, T + 1, N, k) and (n_sequences, T, k, k). "
@@ -162,6 +162,7 @@ def _backward(R: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
     return X / length, growth.masked_fill(annihilated, -math.inf)
 
 
+@outside_inference_mode
 def covariant_lyapunov_vectors(
     network: Any,
     sequences: Any,

@@ -12,7 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ __all__ = [
     "kept_rng",
     "lent_turn",
     "one_thread",
+    "outside_inference_mode",
     "pushforward",
     "seed_generators",
     "trainable",
@@ -33,6 +35,9 @@ __all__ = [
     "unwarned",
     "watch_parent",
 ]
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class _Turn:
@@ -194,6 +199,17 @@ def trainable() -> Iterator[None]:
     """Record gradients, also where the caller has switched them off, and draw and build in float32."""
     with torch.inference_mode(False), torch.enable_grad(), float32_by_default():
         yield
+
+
+def outside_inference_mode(function: Function) -> Function:
+    """Make a function work under ``torch.inference_mode`` too, whose tensors no derivative can be taken of."""
+
+    @wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        with torch.inference_mode(False):
+            return function(*args, **kwargs)
+
+    return cast(Function, wrapped)
 
 
 class _Undrawn(TorchFunctionMode):

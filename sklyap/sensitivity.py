@@ -18,9 +18,9 @@ from torch import Tensor
 from sklyap.exceptions import DivergedError
 from sklyap.gradients import Loss, Objective, state_gradients
 from sklyap.orthonormalize import random_bases
-from sklyap.runtime import flushed_denormals
+from sklyap.runtime import flushed_denormals, outside_inference_mode
 from sklyap.tangent import qr_iteration, tangent_size
-from sklyap.validation import check_choice, check_dtype, check_int, check_real, resolve_device, seed_from
+from sklyap.validation import check_bool, check_choice, check_dtype, check_int, check_real, resolve_device, seed_from
 
 __all__ = ["Comparison", "Effect", "SensitivityResult", "input_sensitivity"]
 
@@ -130,6 +130,7 @@ class SensitivityResult:
         return "\n".join(lines)
 
 
+@outside_inference_mode
 def input_sensitivity(
     network: Any,
     sequences: Any,
@@ -233,7 +234,7 @@ def input_sensitivity(
     masks = ranks[:, :, None, :] < np.asarray(ks)[:, None]  # (n, 2 + n_random, n_k, T)
     changed = _effects(objective, other, masks.reshape(n, -1, T), rows_at_once)
     single = None
-    if every_step:
+    if check_bool(every_step, "every_step"):
         single = _effects(objective, other, np.broadcast_to(np.eye(T, dtype=bool), (n, T, T)), rows_at_once)
     output, by_loss = (
         _summary(changed[i].reshape(n, 2 + n_random, len(ks)), None if single is None else single[i], generator)
@@ -248,6 +249,8 @@ def _check_steps(n_steps: int | Sequence[int] | None, T: int) -> list[int]:
         return [2**i for i in range(max(1, int(math.log2(T))))]
     if np.ndim(n_steps) == 0:
         n_steps = [n_steps]  # type: ignore[list-item]
+    if not len(n_steps):  # type: ignore[arg-type]
+        raise ValueError("The 'n_steps' parameter must not be empty. Got no numbers of steps.")
     return sorted({check_int(k, "n_steps", low=1, high=T) for k in n_steps})  # type: ignore[union-attr]
 
 

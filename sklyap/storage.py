@@ -251,18 +251,19 @@ def _opened(path: Path, directory: Path | None) -> BinaryIO:
     path = Path(path)
     home = path.parent if directory is None else Path(directory)
     try:
-        link = stat.S_ISLNK(os.lstat(path).st_mode)
+        kind = os.lstat(path).st_mode
     except NotADirectoryError as error:
         raise UntrustedFileError(f"{path.parent} is not a directory.") from error
     target = path
-    if link or path.parent != home:
+    if stat.S_ISLNK(kind) or path.parent != home:
         try:
             target = path.resolve(strict=True)
         except (OSError, RuntimeError) as error:
             raise UntrustedFileError(f"{path} is a broken symbolic link: {error}") from error
         if not target.is_relative_to(home.resolve()):
             raise UntrustedFileError(f"{path} leads out of {home}, to {target}; it is not read.")
-    if not stat.S_ISREG(os.lstat(target).st_mode):
+        kind = os.lstat(target).st_mode
+    if not stat.S_ISREG(kind):
         raise UntrustedFileError(f"{path} is not a regular file.")
     descriptor = os.open(target, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     file = os.fdopen(descriptor, "rb")
@@ -281,7 +282,7 @@ def _check_sum(content: bytes, path: Path, checksum: str | None) -> None:
 
 def check_schema(value: Any, schema: Any, path: Path, where: str) -> None:
     """Raise UntrustedFileError unless `value`, from `where` in `path`, follows `schema`; see `read_json`."""
-    if isinstance(schema, Mapping):
+    if isinstance(schema, dict):
         check_schema(value, dict, path, where)
         for key, inner in schema.items():
             if key not in value:

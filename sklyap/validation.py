@@ -12,14 +12,19 @@ import numpy as np
 import torch
 
 __all__ = [
+    "check_bool",
     "check_choice",
+    "check_dense",
     "check_dtype",
     "check_exponents",
     "check_int",
+    "check_jobs",
     "check_networks",
     "check_real",
+    "check_seed",
     "check_sequences",
     "check_shares",
+    "check_verbose",
     "floor_exponents",
     "resolve_device",
     "seed_from",
@@ -103,6 +108,80 @@ def check_choice(value: Any, name: str, choices: Iterable[Any], *, caller: str |
     return value
 
 
+def check_bool(value: Any, name: str, *, caller: str | None = None) -> bool:
+    """Return `value` if it is True or False or raise TypeError; a number or a string is neither."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{_owner(name, caller)} must be True or False. Got {value!r} instead.")
+    return bool(value)
+
+
+def check_verbose(value: Any, *, caller: str | None = None) -> int:
+    """Return `value`, a bool or an int that is not negative, or raise."""
+    return check_int(int(value) if isinstance(value, bool | np.bool_) else value, "verbose", low=0, caller=caller)
+
+
+def check_jobs(value: Any, *, caller: str | None = None) -> int | None:
+    """Return `value` if joblib takes it for `n_jobs`: None, or an int that is not zero."""
+    if value is None:
+        return None
+    if check_int(value, "n_jobs", caller=caller) == 0:
+        raise ValueError(f"{_owner('n_jobs', caller)} must be None or an int other than 0. Got 0 instead.")
+    return int(value)
+
+
+def check_seed(random_state: Any, *, caller: str | None = None, name: str = "random_state") -> Any:
+    """Return `random_state` if numpy can be seeded with it: None, an int in [0, 2³² - 1], or a generator."""
+    if random_state is None or random_state is np.random:
+        return random_state
+    if isinstance(random_state, np.random.RandomState | np.random.Generator):
+        return random_state
+    return check_int(random_state, name, low=0, high=2**32 - 1, caller=caller)
+
+
+def check_dense(value: Any, name: str, *, caller: str | None = None, real: bool = True, filled: bool = False) -> Any:
+    """Return `value` if it holds numbers in an ordinary array or tensor, or in sequences of them, or raise.
+
+    Raises
+    ------
+    TypeError
+        For text, objects, dicts, sparse, nested, quantized and meta arrays, complex numbers (if `real`), and arrays
+        with a mask that hides something, which would be ignored; for a single number.
+    ValueError
+        If it is empty or holds NaN or infinity (if `filled`).
+    """
+    owner = _owner(name, caller)
+    array: Any
+    if isinstance(value, torch.Tensor):
+        if value.is_meta or value.is_nested or value.is_quantized or value.layout != torch.strided:
+            raise TypeError(f"{owner} must be an ordinary tensor. Got a nested, sparse, quantized or meta tensor.")
+        kind, array = "c" if value.is_complex() else "f", value
+    elif hasattr(value, "toarray") and hasattr(value, "nnz"):
+        raise TypeError(f"{owner} must be a dense array. Got a sparse {type(value).__name__}; use .toarray().")
+    else:
+        if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+            raise TypeError(f"{owner} must hold numbers throughout. Got an array with masked entries.")
+        if isinstance(value, Sequence) and not isinstance(value, str) and any(hasattr(v, "ndim") for v in value):
+            for item in value:
+                check_dense(item, name, caller=caller, real=real, filled=filled)
+            return value
+        try:
+            array = np.asarray(value)
+            kind = array.dtype.kind
+        except ValueError:  # sequences of different lengths
+            return value
+    if kind == "c" and real:
+        raise TypeError(f"{owner} must hold real numbers. Got complex ones.")
+    if kind not in "fiubc":
+        raise TypeError(f"{owner} must hold numbers. Got {value!r:.60} instead.")
+    if array.ndim == 0:
+        raise TypeError(f"{owner} must be an array. Got {value!r} instead.")
+    if filled and 0 in array.shape:
+        raise ValueError(f"{owner} must not be empty. Got shape {tuple(array.shape)} instead.")
+    if filled and not bool(torch.isfinite(torch.as_tensor(array)).all()):
+        raise ValueError(f"{owner} must be finite. Got NaN or infinity.")
+    return value
+
+
 def check_dtype(dtype: Any, name: str = "dtype") -> torch.dtype:
     """Return the torch floating-point type named by `dtype` (``"float64"`` or ``"float32"``)."""
     if isinstance(dtype, torch.dtype) and dtype in _DTYPES.values():
@@ -122,6 +201,14 @@ def resolve_device(device: Any) -> torch.device:
         ) from error
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"{_owner('device', None)} is {device!r}, but torch sees no CUDA device here.")
+    if resolved.type == "meta":
+        raise ValueError(f"{_owner('device', None)} must be one that computes. Got {device!r} instead.")
+    if resolved.type != "cpu":
+        try:
+            torch.empty(1, device=resolved).cpu()
+        except (RuntimeError, NotImplementedError, AssertionError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(f"{_owner('device', None)} is {device!r}, which does not work here: {reason}") from error
     return resolved
 
 
@@ -158,6 +245,7 @@ def check_sequences(
         If the values are not real numbers.
     """
     owner = _owner(name, caller)
+    check_dense(sequences, name, caller=caller)
     if isinstance(sequences, torch.Tensor):
         tensor = sequences.detach() if detach else sequences
     else:
@@ -169,7 +257,7 @@ def check_sequences(
             ) from error
         if array.dtype.kind not in "fiub":
             raise TypeError(f"{owner} must hold real numbers. Got dtype {array.dtype} instead.")
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
+        tensor = torch.from_numpy(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")))
     if tensor.is_complex():
         raise TypeError(f"{owner} must hold real numbers. Got dtype {tensor.dtype} instead.")
     if tensor.ndim == 2:

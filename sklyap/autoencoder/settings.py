@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from sklyap.autoencoder.module import ACTIVATIONS
-from sklyap.validation import check_choice, check_int, check_real
+from sklyap.validation import check_bool, check_choice, check_int, check_real, check_verbose
 
 __all__ = ["A24_SETTINGS", "as_tuple", "check_parameters"]
 
@@ -38,6 +38,9 @@ def check_parameters(estimator: Any) -> None:
     caller = type(estimator).__name__
     for name in ("latent_dim", "max_epochs", "batch_size", "n_members"):
         check_int(getattr(estimator, name), name, low=1, caller=caller)
+    for name in ("early_stopping", "linear_path"):
+        check_bool(getattr(estimator, name), name, caller=caller)
+    check_verbose(estimator.verbose, caller=caller)
     check_int(estimator.n_folds, "n_folds", low=2, caller=caller)
     if estimator.n_components is not None:
         check_int(estimator.n_components, "n_components", low=1, caller=caller)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sklyap.cells.gated import Coefficients, GatedCell, constant, sech2, sigmoid_slope, skew
-from sklyap.validation import check_real
+from sklyap.validation import check_bool, check_real
 
 __all__ = ["AntisymmetricCell"]
 
@@ -47,7 +47,7 @@ class AntisymmetricCell(GatedCell):
         gamma: float = 0.01,
         bias: bool = True,
     ) -> None:
-        self.gating = bool(gating)
+        self.gating = check_bool(gating, "gating", caller="AntisymmetricCell")
         self.n_gates = 2 if gating else 1
         self.epsilon = check_real(epsilon, "epsilon", low=0.0, caller="AntisymmetricCell")
         self.gamma = check_real(gamma, "gamma", low=0.0, caller="AntisymmetricCell")

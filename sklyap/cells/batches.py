@@ -112,4 +112,4 @@ def _tensor(sequence: Any, detach: bool) -> Tensor:
         ) from error
     if array.dtype.kind not in "fiubc":
         raise TypeError(f"The 'sequences' parameter must hold real numbers. Got dtype {array.dtype} instead.")
-    return torch.from_numpy(np.ascontiguousarray(array))
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")))

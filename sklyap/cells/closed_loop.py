@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from sklyap.cells.base import DenseLinearization, JvpLinearization, Linearization, RecurrentCell
 from sklyap.cells.batches import grouped
@@ -17,6 +18,8 @@ from sklyap.cells.encoder import LayerInput, Observation
 from sklyap.cells.loop_checks import check_generated, check_inner, check_outer
 from sklyap.cells.loop_network import BareLoop, InnerLoop, OuterLoop, reverse_jacobian
 from sklyap.cells.observation import FedBackError, check_chain
+from sklyap.runtime import outside_inference_mode
+from sklyap.validation import check_dense
 
 __all__ = ["ClosedLoopCell", "closed_loop"]
 
@@ -159,6 +162,7 @@ class ClosedLoopCell(RecurrentCell):
         return torch.stack(outputs, 1)
 
 
+@outside_inference_mode
 def closed_loop(network: Any, spin_up: Any, *, feedback: Any = None, layer: str | None = None) -> ClosedLoopCell:
     """Return the autonomous system of a network that is fed with its own output.
 
@@ -212,6 +216,8 @@ def closed_loop(network: Any, spin_up: Any, *, feedback: Any = None, layer: str 
     >>> print(f"{lyapunov_spectrum(loop, 2000).exponents[0]:.4f}")
     -0.1963
     """
+    if not isinstance(spin_up, PackedSequence):
+        check_dense(spin_up, "spin_up", caller="closed_loop", filled=True)
     cell = opened(network, layer=layer)
     if cell.n_inputs is None:
         raise ValueError("The 'network' parameter of closed_loop must take inputs. Got an autonomous cell.")

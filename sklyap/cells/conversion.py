@@ -21,7 +21,7 @@ from sklyap.cells.projected_lstm import ProjectedLSTMCell
 from sklyap.cells.snapshot import snapshot
 from sklyap.cells.stacked import StackedCell
 from sklyap.cells.verification import check_steps
-from sklyap.runtime import undrawn
+from sklyap.runtime import outside_inference_mode, undrawn
 
 __all__ = [
     "adopt",
@@ -38,6 +38,7 @@ _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase, RecurrentCell)
 
 
+@outside_inference_mode
 def as_recurrent_cell(network: Any, *, layer: str | None = None, sequences: Any = None) -> RecurrentCell:
     """Return a cell with the weights of the recurrent layer that `network` holds.
 

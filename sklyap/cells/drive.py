@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from sklyap.cells.base import RecurrentCell
 from sklyap.cells.batches import ambiguous, grouped
@@ -16,7 +17,7 @@ from sklyap.cells.conversion import adopt, check_standing
 from sklyap.cells.encoder import LayerInput
 from sklyap.cells.probe import probe
 from sklyap.cells.rows import RowsCell
-from sklyap.validation import check_int, check_sequences
+from sklyap.validation import check_dense, check_int, check_sequences
 
 __all__ = ["Drive", "check_finite"]
 
@@ -65,6 +66,8 @@ class Drive:
         """
         if isinstance(sequences, Drive):
             return sequences
+        if not isinstance(sequences, int | float | str | np.number | PackedSequence | None):
+            check_dense(sequences, "sequences", real=False)
         if isinstance(cell, RowsCell) and cell.n_noise:
             if not isinstance(sequences, int | np.integer):
                 noisy = {

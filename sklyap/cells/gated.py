@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sklyap.cells.base import DenseLinearization, Linearization, RecurrentCell, by_columns
-from sklyap.validation import check_int
+from sklyap.validation import check_bool, check_int
 
 __all__ = [
     "Coefficients",
@@ -222,6 +222,7 @@ class GatedCell(RecurrentCell):
         caller = type(self).__name__
         self.n_inputs = check_int(n_inputs, "n_inputs", low=1, caller=caller)
         self.hidden_size = self.output_size = check_int(hidden_size, "hidden_size", low=1, caller=caller)
+        check_bool(bias, "bias", caller=caller)
         self.state_size = self.n_blocks * hidden_size
         rows = {
             "ih": self.n_gates * hidden_size,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sklyap.cells.base import RecurrentCell
-from sklyap.validation import check_int, check_real
+from sklyap.validation import check_bool, check_int, check_real
 
 __all__ = ["LayerNormLSTMCell"]
 
@@ -45,6 +45,7 @@ class LayerNormLSTMCell(RecurrentCell):
 
     def __init__(self, n_inputs: int, hidden_size: int, *, bias: bool = True, eps: float = 1e-5) -> None:
         super().__init__()
+        check_bool(bias, "bias", caller="LayerNormLSTMCell")
         self.n_inputs = check_int(n_inputs, "n_inputs", low=1, caller="LayerNormLSTMCell")
         self.hidden_size = self.output_size = check_int(hidden_size, "hidden_size", low=1, caller="LayerNormLSTMCell")
         self.state_size = 2 * hidden_size

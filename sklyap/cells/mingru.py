@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from sklyap.cells.base import RecurrentCell
 from sklyap.cells.diagonal import DiagonalLinearization
 from sklyap.cells.gated import sigmoid_slope
-from sklyap.validation import check_int
+from sklyap.validation import check_bool, check_int
 
 __all__ = ["MinGRUCell"]
 
@@ -39,6 +39,7 @@ class MinGRUCell(RecurrentCell):
 
     def __init__(self, n_inputs: int, hidden_size: int, *, bias: bool = True) -> None:
         super().__init__()
+        check_bool(bias, "bias", caller="MinGRUCell")
         self.n_inputs = check_int(n_inputs, "n_inputs", low=1, caller="MinGRUCell")
         self.hidden_size = check_int(hidden_size, "hidden_size", low=1, caller="MinGRUCell")
         self.state_size = self.output_size = hidden_size

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sklyap.cells.synaptic import SynapticCell
-from sklyap.validation import check_int
+from sklyap.validation import check_bool, check_int
 
 __all__ = ["PLRNNCell"]
 
@@ -46,6 +46,7 @@ class PLRNNCell(SynapticCell):
     basis_thresholds: nn.Parameter | None
 
     def __init__(self, n_inputs: int, hidden_size: int, *, n_bases: int = 0, bias: bool = True) -> None:
+        check_bool(bias, "bias", caller="PLRNNCell")
         super().__init__(n_inputs, hidden_size, bias=bias)
         self.n_bases = check_int(n_bases, "n_bases", low=0, caller="PLRNNCell")
         self.decay = nn.Parameter(torch.empty(hidden_size))

@@ -8,7 +8,6 @@ itself, and on states near them, as zero and other fixed points hide much.
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
@@ -23,6 +22,7 @@ from sklyap.cells.base import RecurrentCell
 from sklyap.cells.rows import RowsCell
 from sklyap.cells.stacked import StackedCell
 from sklyap.exceptions import DivergedError, StepError
+from sklyap.runtime import kept_rng
 
 __all__ = ["probe"]
 
@@ -31,8 +31,6 @@ _N_SEQUENCES, _N_STEPS = 3, 3
 _NEARBY = 0.01
 """Relative distance of further states from these."""
 _DERIVATIVE_RTOL = {torch.float64: 1e-5, torch.float32: 1e-2}
-_ONE_AT_A_TIME = threading.Lock()
-"""The state of random generators is the process's own."""
 
 
 def probe(cell: RecurrentCell, s: Tensor, x: Tensor | int) -> None:
@@ -59,7 +57,7 @@ def probe(cell: RecurrentCell, s: Tensor, x: Tensor | int) -> None:
     layers = list(cell.cells) if isinstance(cell, StackedCell) else [cell]
     if all(map(_is_known, layers)):
         return
-    with _ONE_AT_A_TIME, torch.no_grad():
+    with kept_rng(), torch.no_grad():  # the state of random generators is the process's own
         like = _like(cell, s)
         s, x = s[:_N_SEQUENCES].to(like), x if isinstance(x, int) else x[:_N_SEQUENCES, :_N_STEPS].to(like)
         for layer, part in zip(layers, s.split([layer.state_size for layer in layers], -1), strict=True):
@@ -288,9 +286,9 @@ class _Look:
                 f"a step that changes {', '.join(changed)}, which is state that it does not say it has.",
             )
 
-    def _versions(self) -> dict[str, tuple[int, int]]:
+    def _versions(self) -> dict[str, tuple[int, int | None]]:
         named = chain(self.cell.named_parameters(), self.cell.named_buffers())
-        return {name: (id(value), value._version) for name, value in named}
+        return {name: (id(value), None if value.is_inference() else value._version) for name, value in named}
 
 
 @contextmanager

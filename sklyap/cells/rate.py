@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from sklyap.cells.gated import sech2
 from sklyap.cells.synaptic import SynapticCell
-from sklyap.validation import check_choice, check_real
+from sklyap.validation import check_bool, check_choice, check_real
 
 __all__ = ["RateCell"]
 
@@ -38,6 +38,7 @@ class RateCell(SynapticCell):
     def __init__(
         self, n_inputs: int, hidden_size: int, *, dt: float = 0.1, nonlinearity: str = "tanh", bias: bool = True
     ) -> None:
+        check_bool(bias, "bias", caller="RateCell")
         super().__init__(n_inputs, hidden_size, bias=bias)
         self.dt = check_real(dt, "dt", low=torch.finfo(torch.float64).tiny, high=1.0, caller="RateCell")
         self.nonlinearity = check_choice(nonlinearity, "nonlinearity", ["tanh", "relu"], caller="RateCell")

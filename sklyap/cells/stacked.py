@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sklyap.cells.base import Linearization, RecurrentCell
+from sklyap.validation import check_real
 
 __all__ = ["StackedCell"]
 
@@ -60,6 +61,12 @@ class StackedCell(RecurrentCell):
 
     def __init__(self, cells: Sequence[RecurrentCell], *, dropout: float = 0.0) -> None:
         super().__init__()
+        check_real(dropout, "dropout", low=0.0, high=1.0, caller="StackedCell")
+        is_list = isinstance(cells, Sequence | nn.ModuleList)
+        if not is_list or not cells or not all(isinstance(cell, RecurrentCell) for cell in cells):
+            raise TypeError(
+                f"The 'cells' parameter of StackedCell must be a list of recurrent cells, and not empty. Got {cells!r}."
+            )
         cells = [leaf for cell in cells for leaf in (cell.cells if isinstance(cell, StackedCell) else [cell])]
         for below, above in pairwise(cells):
             if above.n_inputs != below.output_size:

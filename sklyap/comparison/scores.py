@@ -12,7 +12,7 @@ from scipy.stats import rankdata
 from sklearn.utils import check_random_state
 
 from sklyap.statistics.ranks import column_correlations
-from sklyap.validation import check_choice, check_real
+from sklyap.validation import check_choice, check_int, check_real, check_seed
 
 __all__ = ["score_predictions"]
 
@@ -72,6 +72,18 @@ def score_predictions(
     >>> table["r2"].tolist(), table["spearman"].tolist(), table["auc"].tolist()
     ([1.0, 0.0], [1.0, 0.0], [1.0, 0.5])
     """
+    if not isinstance(predictions, pd.DataFrame) or "target" not in predictions or predictions.shape[1] < 2:
+        raise TypeError(
+            "The 'predictions' parameter of score_predictions must be a DataFrame with a column 'target' and one for "
+            f"each predictor. Got {predictions!r:.80} instead."
+        )
+    if len(predictions) < 2:
+        raise ValueError(
+            f"The 'predictions' parameter of score_predictions must have two rows or more. Got {len(predictions)}."
+        )
+    check_int(n_bootstrap, "n_bootstrap", low=1, caller="score_predictions")
+    check_real(confidence, "confidence", low=0.0, high=1.0, caller="score_predictions")
+    check_seed(random_state, caller="score_predictions")
     y, guesses = predictions["target"].to_numpy(), predictions.drop(columns="target")
     names, P = list(guesses), guesses.to_numpy()
     caller = "score_predictions"

@@ -18,8 +18,9 @@ from sklyap.comparison.predictors import check_predictors, default_loss_predicto
 from sklyap.comparison.scores import score_predictions
 from sklyap.exceptions import FailedNetworkWarning, SklyapWarning
 from sklyap.population import NetworkPopulation
+from sklyap.runtime import lent_turn, watch_parent
 from sklyap.spectrum import LyapunovSpectrumTransformer
-from sklyap.validation import check_choice, check_int, check_real, seed_from
+from sklyap.validation import check_bool, check_choice, check_dense, check_int, check_jobs, check_real, seed_from
 
 __all__ = ["compare_loss_predictors"]
 
@@ -130,6 +131,14 @@ def compare_loss_predictors(
     ['constant', 'loss so far', 'spectrum, ridge']
     """
     caller = "compare_loss_predictors"
+    if not isinstance(population, NetworkPopulation):
+        raise TypeError(
+            f"The 'population' parameter of {caller} must be a NetworkPopulation. Got {population!r} instead."
+        )
+    check_bool(return_predictions, "return_predictions", caller=caller)
+    check_jobs(n_jobs, caller=caller)
+    if transformer is None and (isinstance(sequences, bool) or not isinstance(sequences, int | np.integer)):
+        check_dense(sequences, "sequences", caller=caller, filled=True)
     check_choice(target, "target", ["log", None], caller=caller)
     check_int(n_bootstrap, "n_bootstrap", low=2, caller=caller)
     check_real(confidence, "confidence", low=0.0, high=1.0, caller=caller)
@@ -316,7 +325,9 @@ def _out_of_fold(
     predictions = pd.DataFrame(np.nan, index=range(len(y)), columns=list(predictors))
     planned = list(tasks())
     jobs = (joblib.delayed(_predict_fold)(estimator, X, y, *split) for _, estimator, X, split in planned)
-    for (name, _, _, (_, test)), values in zip(planned, joblib.Parallel(n_jobs=n_jobs)(jobs), strict=True):
+    with lent_turn():
+        results = joblib.Parallel(n_jobs=n_jobs)(jobs)
+    for (name, _, _, (_, test)), values in zip(planned, results, strict=True):
         predictions.loc[test, name] = values
     return predictions
 
@@ -328,5 +339,6 @@ def _predict_fold(
     train: Sequence[int],
     test: Sequence[int],
 ) -> NDArray[np.float64]:
+    watch_parent()
     predicted: NDArray[np.float64] = clone(estimator).fit(X.iloc[train], y[train]).predict(X.iloc[test])
     return np.ravel(predicted)

@@ -15,7 +15,7 @@ import numpy as np
 from sklearn.datasets import fetch_openml, get_data_home, load_digits
 from sklearn.utils import Bunch, check_random_state
 
-from sklyap.validation import check_choice, check_int
+from sklyap.validation import check_bool, check_choice, check_int, check_seed
 
 __all__ = ["fetch_sequential_mnist", "load_sequential_digits"]
 
@@ -74,6 +74,9 @@ def load_sequential_digits(
     """
     caller = "load_sequential_digits"
     check_choice(order, "order", ("rows", "pixels"), caller=caller)
+    check_bool(permuted, "permuted", caller=caller)
+    check_bool(return_X_y, "return_X_y", caller=caller)
+    check_seed(random_state, caller=caller)
     check_int(n_class, "n_class", low=1, high=10, caller=caller)
     digits = load_digits(n_class=n_class)
     images = digits.images.astype(np.float32) / np.float32(16)
@@ -142,6 +145,9 @@ def fetch_sequential_mnist(
     """
     caller = "fetch_sequential_mnist"
     check_choice(order, "order", ("rows", "pixels"), caller=caller)
+    check_bool(permuted, "permuted", caller=caller)
+    check_bool(return_X_y, "return_X_y", caller=caller)
+    check_seed(random_state, caller=caller)
     check_choice(subset, "subset", _SUBSETS, caller=caller)
     if n_samples is not None:
         check_int(n_samples, "n_samples", low=1, caller=caller)
@@ -180,7 +186,7 @@ def _bunch(
     n, height, width = images.shape
     permutation = None
     if permuted:
-        permutation = check_random_state(random_state).permutation(height * width)
+        permutation = check_random_state(check_seed(random_state)).permutation(height * width)
         images = images.reshape(n, -1)[:, permutation]
     shape = (n, height, width) if order == "rows" else (n, height * width, 1)
     data, target = np.ascontiguousarray(images.reshape(shape)), labels.astype(np.int64)

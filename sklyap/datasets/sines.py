@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state
 
-from sklyap.validation import check_int, check_real
+from sklyap.validation import check_int, check_real, check_seed
 
 __all__ = ["make_sine_targets"]
 
@@ -82,7 +82,7 @@ def make_sine_targets(
     sizes = np.array([check_real(size, "amplitudes", caller=caller) for size in amplitudes])
     if not len(sizes):
         raise ValueError(f"The 'amplitudes' parameter of {caller} must not be empty. Got {amplitudes!r} instead.")
-    rng = check_random_state(random_state)
+    rng = check_random_state(check_seed(random_state))
     starts = np.concatenate([[0.0], rng.uniform(0, period, n_samples - 1)])
     t = starts[:, None] + dt * np.arange(n_steps + 1)
     harmonics = np.arange(1, len(sizes) + 1)

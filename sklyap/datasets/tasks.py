@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
 
-from sklyap.validation import check_int, check_real
+from sklyap.validation import check_int, check_real, check_seed
 
 __all__ = ["make_adding", "make_copy", "make_delayed_copy", "make_delayed_xor", "make_recall"]
 
@@ -63,7 +63,7 @@ def make_recall(
     check_int(n_steps, "n_steps", low=1, caller=caller)
     check_int(n_symbols, "n_symbols", low=2, caller=caller)
     check_real(noise, "noise", low=0.0, caller=caller)
-    rng = check_random_state(random_state)
+    rng = check_random_state(check_seed(random_state))
     y = rng.randint(n_symbols, size=n_sequences)
     X = noise * rng.standard_normal((n_sequences, n_steps, n_symbols))
     X[np.arange(n_sequences), 0, y] += 1
@@ -122,7 +122,7 @@ def make_copy(
     check_int(delay, "delay", low=1, caller=caller)
     check_int(length, "length", low=1, caller=caller)
     check_int(n_symbols, "n_symbols", low=2, caller=caller)
-    symbols = 1 + check_random_state(random_state).randint(n_symbols, size=(n_sequences, length))
+    symbols = 1 + check_random_state(check_seed(random_state)).randint(n_symbols, size=(n_sequences, length))
     shown = np.zeros((n_sequences, 2 * length + delay), dtype=np.int64)
     y = np.zeros_like(shown)
     shown[:, :length] = symbols
@@ -176,7 +176,7 @@ def make_adding(
     caller = "make_adding"
     check_int(n_sequences, "n_sequences", low=1, caller=caller)
     check_int(n_steps, "n_steps", low=2, caller=caller)
-    rng = check_random_state(random_state)
+    rng = check_random_state(check_seed(random_state))
     values = rng.uniform(size=(n_sequences, n_steps))
     rows, half = np.arange(n_sequences), n_steps // 2
     first = rng.randint(half, size=n_sequences)
@@ -285,7 +285,7 @@ def _bits(n_sequences: int, n_steps: int, delay: int, least: int, random_state: 
     check_int(n_sequences, "n_sequences", low=1, caller=caller)
     check_int(n_steps, "n_steps", low=least + 1, caller=caller)
     check_int(delay, "delay", low=least, high=n_steps - 1, caller=caller)
-    return check_random_state(random_state).randint(2, size=(n_sequences, n_steps)).astype(np.int64)
+    return check_random_state(check_seed(random_state)).randint(2, size=(n_sequences, n_steps)).astype(np.int64)
 
 
 def _delayed(bits: NDArray[np.int64], delay: int) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.datasets import fetch_file, get_data_home
 from sklearn.utils import Bunch
 
-from sklyap.validation import check_int, check_shares
+from sklyap.validation import check_dense, check_int, check_shares
 
 __all__ = ["decode", "encode", "fetch_war_and_peace", "load_text"]
 
@@ -182,6 +182,16 @@ def decode(tokens: np.ndarray, vocabulary: str) -> str:
     >>> decode([2, 0, 1], "abc")
     'cab'
     """
+    if not isinstance(vocabulary, str):
+        raise TypeError(f"The 'vocabulary' parameter must be a string. Got {vocabulary!r} instead.")
+    array = np.asarray(check_dense(tokens, "tokens"))
+    if array.dtype.kind not in "iu" and array.size:
+        raise TypeError(f"The 'tokens' parameter must hold integers. Got dtype {array.dtype} instead.")
+    if array.size and not 0 <= array.min() <= array.max() < len(vocabulary):
+        wrong = array[(array < 0) | (array >= len(vocabulary))].flat[0]
+        raise ValueError(
+            f"The 'tokens' parameter must hold tokens of the vocabulary, 0 to {len(vocabulary) - 1}. Got {wrong}."
+        )
     return "".join(vocabulary[token] for token in np.asarray(tokens).ravel().tolist())
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sklyap.displays.base import Display
+from sklyap.displays.base import Display, check_length
 from sklyap.gradients import AlignmentResult, LossGradient
 from sklyap.sensitivity import SensitivityResult
 from sklyap.validation import check_choice, check_int
@@ -96,7 +96,10 @@ class GradientEnergyDisplay(Display):
     def __init__(self, energies: Any, sizes: Sequence[int], *, labels: Sequence[Any] | None = None) -> None:
         self.energies = [np.asarray(energy, dtype=float) for energy in energies]
         self.sizes = list(sizes)
+        check_length(self.sizes, "sizes", len(self.energies), "GradientEnergyDisplay")
         self.labels = None if labels is None else [str(label) for label in labels]
+        if self.labels is not None:
+            check_length(self.labels, "labels", len(self.energies), "GradientEnergyDisplay")
 
     @classmethod
     def from_results(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sklyap.displays.base import Display
+from sklyap.displays.base import Display, check_length
 from sklyap.validation import check_choice
 
 __all__ = ["LatentDisplay"]
@@ -27,6 +27,12 @@ class LatentDisplay(Display):
     def __init__(self, components: Any, losses: Any, *, explained: Any = None) -> None:
         self.components = np.asarray(components, dtype=float)
         self.losses = np.asarray(losses, dtype=float)
+        if self.components.ndim != 2 or self.components.shape[1] < 2:
+            raise ValueError(
+                "The 'components' parameter of LatentDisplay must have shape (n, 2). "
+                f"Got shape {self.components.shape} instead."
+            )
+        check_length(self.losses, "losses", len(self.components), "LatentDisplay")
         self.explained = explained
 
     @classmethod
@@ -62,6 +68,8 @@ class LossPredictorsDisplay(Display):
     def __init__(self, names: Sequence[str], scores: Any, low: Any, high: Any, *, label: str = "R²") -> None:
         self.names = [str(name) for name in names]
         self.scores, self.low, self.high = (np.asarray(values, dtype=float) for values in (scores, low, high))
+        for name, values in (("scores", self.scores), ("low", self.low), ("high", self.high)):
+            check_length(values, name, len(self.names), "LossPredictorsDisplay")
         self.label = label
 
     @classmethod

@@ -27,6 +27,7 @@ from sklyap.gradients.directions import (
 from sklyap.gradients.loss_gradient import parameter_names
 from sklyap.gradients.objective import Loss, Objective
 from sklyap.orthonormalize import METHODS
+from sklyap.runtime import outside_inference_mode
 from sklyap.tangent import tangent_size
 from sklyap.validation import check_choice, check_dtype, check_int, resolve_device, seed_from
 
@@ -141,6 +142,7 @@ class AlignmentResult:
         )
 
 
+@outside_inference_mode
 def gradient_alignment(
     network: Any,
     sequences: Any,
@@ -209,6 +211,7 @@ def gradient_alignment(
     )
 
 
+@outside_inference_mode
 def alignment_features(network: Any, sequences: Any, targets: Any, **settings: Any) -> dict[str, np.ndarray]:
     """Return the fields of an AlignmentResult that make features, from the leading directions alone.
 
@@ -435,6 +438,10 @@ def _check_prefixes(prefixes: str | Sequence[int] | None, objective: Objective) 
     if prefixes is None:
         return []
     if not isinstance(prefixes, str):
+        if not isinstance(prefixes, Sequence | np.ndarray | range):
+            raise TypeError(
+                f"The 'prefixes' parameter must be 'auto', None or a list of ints. Got {prefixes!r} instead."
+            )
         return sorted({check_int(t, "prefixes", low=1, high=T) for t in prefixes})
     check_choice(prefixes, "prefixes", ["auto"])
     try:

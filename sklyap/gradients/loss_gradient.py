@@ -25,9 +25,9 @@ from sklyap.cells import RecurrentCell, as_recurrent_cell
 from sklyap.gradients.adjoint import ParameterMap, backpropagate, backward_pass, lifted, shares
 from sklyap.gradients.objective import Loss, Objective
 from sklyap.orthonormalize import METHODS
-from sklyap.runtime import flushed_denormals
+from sklyap.runtime import flushed_denormals, outside_inference_mode
 from sklyap.tangent import Factors, tangent_size
-from sklyap.validation import check_choice, check_dtype, check_int, resolve_device, seed_from
+from sklyap.validation import check_choice, check_dense, check_dtype, check_int, resolve_device, seed_from
 
 __all__ = ["LossGradient", "default_ranks", "gradient_from_qr", "loss_gradient", "parameter_names"]
 
@@ -75,6 +75,7 @@ class LossGradient:
     cosine: np.ndarray | None = None
 
 
+@outside_inference_mode
 def gradient_from_qr(
     Q: Any,
     R: Any,
@@ -167,6 +168,7 @@ def gradient_from_qr(
     )
 
 
+@outside_inference_mode
 def loss_gradient(
     network: Any,
     sequences: Any,
@@ -307,7 +309,7 @@ def parameter_names(cell: RecurrentCell, parameters: str | Sequence[str] = "recu
 def _every_step(delta: Any, Q: Tensor) -> Tensor:
     """Return δ as (n_sequences, T, N, 1); of the last step alone, the others are zero."""
     n, T, N = Q.shape[0], Q.shape[1] - 1, Q.shape[2]
-    delta = torch.as_tensor(delta).detach().to(Q)
+    delta = torch.as_tensor(check_dense(delta, "delta", filled=True)).detach().to(Q)
     if tuple(delta.shape) == (n, N):
         last, delta = delta, delta.new_zeros(n, T, N)
         delta[:, -1] = last
@@ -351,7 +353,7 @@ def _numpy(tensor: Tensor) -> np.ndarray:
 
 
 def _tensor(value: Any, name: str, ndim: int) -> Tensor:
-    tensor = torch.as_tensor(value).detach()
+    tensor = torch.as_tensor(check_dense(value, name, filled=True)).detach()
     if tensor.ndim != ndim or not tensor.is_floating_point():
         raise ValueError(
             f"The {name!r} parameter must be a floating array of {ndim} dimensions. "

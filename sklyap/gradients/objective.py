@@ -23,6 +23,7 @@ from sklyap.cells.observation import isolated, same_to_rounding
 from sklyap.cells.replay import Replay, cast_inputs
 from sklyap.exceptions import DivergedError
 from sklyap.runtime import kept_rng
+from sklyap.validation import check_dense
 
 __all__ = ["Loss", "Objective"]
 
@@ -387,15 +388,20 @@ def _skorch_twin(net: Any, module: nn.Module, like: Tensor) -> Any:
 
 
 def _as_tensor(targets: Any) -> Tensor:
+    check_dense(targets, "targets")
     if isinstance(targets, Tensor):
         return targets.detach()
     array = np.asarray(targets)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"The 'targets' parameter must hold numbers. Got dtype {array.dtype} instead.")
-    return torch.from_numpy(np.array(array))
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
 
 
 def _class_indices(targets: Any, classes: np.ndarray) -> Tensor:
+    if isinstance(targets, Tensor) or hasattr(targets, "nnz"):
+        check_dense(targets, "targets")
+    elif np.ndim(targets) == 0:
+        raise ValueError(f"The 'targets' parameter must hold a target for each sequence. Got {targets!r} instead.")
     labels = targets.detach().cpu().numpy() if isinstance(targets, Tensor) else np.asarray(targets)
     unknown = ~np.isin(labels, classes)
     if unknown.any():

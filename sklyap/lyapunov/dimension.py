@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sklyap.validation import check_dense
+
 __all__ = ["kaplan_yorke_dimension"]
 
 
@@ -27,7 +29,10 @@ def kaplan_yorke_dimension(spectra: ArrayLike) -> NDArray[np.float64]:
     >>> [float(d) for d in kaplan_yorke_dimension([[-0.1, -0.2], [0.2, -0.1]])]
     [0.0, 2.0]
     """
+    check_dense(spectra, "spectra")
     spectra = -np.sort(-np.asarray(spectra, dtype=np.float64), axis=-1)
+    if 0 in spectra.shape[-1:]:
+        raise ValueError("The 'spectra' parameter must hold at least one exponent in each spectrum. Got none.")
     sums = np.cumsum(spectra, axis=-1)
     # The sums rise, then fall, so those that are not negative come first.
     j = np.sum(sums >= 0, axis=-1, keepdims=True)

@@ -16,12 +16,14 @@ from sklyap.lyapunov.result import LyapunovResult, summarise, time_step_of, warn
 from sklyap.lyapunov.resumption import RunEnd
 from sklyap.lyapunov.run import Run
 from sklyap.lyapunov.until import run_longer, run_more_sequences, stops_in_time
+from sklyap.runtime import outside_inference_mode
 from sklyap.tangent import check_settings, spread_budget
-from sklyap.validation import check_dtype, check_int, check_real, resolve_device, seed_from
+from sklyap.validation import check_bool, check_dtype, check_int, check_real, resolve_device, seed_from
 
 __all__ = ["lyapunov_spectrum"]
 
 
+@outside_inference_mode
 def lyapunov_spectrum(
     network: Any,
     sequences: Any,
@@ -144,6 +146,8 @@ def lyapunov_spectrum(
     >>> result.exponents.shape
     (8,)
     """
+    for name, value in (("return_local", return_local), ("return_basis", return_basis), ("resumable", resumable)):
+        check_bool(value, name)
     # A Drive comes with a cell that is the caller's copy already.
     cell = network if isinstance(sequences, Drive) else opened(network, layer=layer)
     end = None if resume is None else _end_of(resume)

@@ -233,13 +233,25 @@ class RecurrentEstimator(StateMixin, BaseEstimator):
     def _new_net(self, options: dict[str, Any], drive: Tensor | None = None) -> SequenceNet:
         """Return an initialized net; with `drive`, training data, its recurrent weights follow `init`."""
         with trainable(), isolated_rng(torch.device(options["device"]), derived_seed(self.seed_, 0)):
-            net = self._net_class(**options).initialize()
+            net = self._built(options)
             if drive is not None:
                 some = filled(drive[:: math.ceil(len(drive) / 8)]).to(net.device)
                 with torch.no_grad():
                     inputs = net.network.encoder(some)
                 initialize_(net.network.recurrent, self.init, self.init_scale, drive=inputs)
         return net
+
+    def _built(self, options: dict[str, Any]) -> Any:
+        try:
+            return self._net_class(**options).initialize()
+        except (RuntimeError, MemoryError) as error:
+            # Torch has no error of its own for a lack of memory on a CPU, nor for sizes beyond 64 bits.
+            if not any(word in str(error) for word in ("memory", "overflow", "alloc")):
+                raise
+            raise ValueError(
+                f"The 'hidden_size' parameter of {type(self).__name__} must leave a network that fits into memory. "
+                f"Got {self.hidden_size} in {self.num_layers} layers: {' '.join(str(error).split())}"
+            ) from error
 
     def _go_on_with(self, options: dict[str, Any]) -> None:
         """Give the net the options that may change on the way, and refuse a change of any other."""

@@ -9,11 +9,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.utils import check_array
+from skorch.callbacks import Callback
 from torch import Tensor
 
 from sklyap.cells import CELLS, GRUCell, LSTMCell, RecurrentCell
 from sklyap.networks.initialization import INITIALIZERS
-from sklyap.validation import check_choice, check_int, check_real, suggestion
+from sklyap.validation import (
+    check_bool,
+    check_choice,
+    check_dense,
+    check_int,
+    check_real,
+    check_seed,
+    check_verbose,
+    resolve_device,
+    suggestion,
+)
 
 __all__ = ["OPTIMIZERS", "as_tensor", "check_parameters", "check_tokens", "check_values", "rank", "to_numpy"]
 
@@ -36,6 +47,11 @@ def check_parameters(estimator: Any) -> None:
     for name in ("init_scale", "gradient_clip"):
         if getattr(estimator, name) is not None:
             check_real(getattr(estimator, name), name, low=0.0, caller=who)
+    for name in ("bias", "warm_start"):
+        check_bool(getattr(estimator, name), name, caller=who)
+    check_verbose(estimator.verbose, caller=who)
+    check_seed(estimator.random_state, caller=who)
+    resolve_device(estimator.device)
     check_choice(estimator.init, "init", INITIALIZERS, caller=who)
     if estimator.init == "chrono":
         _check_chrono(estimator, who)
@@ -43,6 +59,7 @@ def check_parameters(estimator: Any) -> None:
     check_choice(estimator.input_type, "input_type", ["values", "tokens"], caller=who)
     _check_token_parameters(estimator, who)
     _check_validation_fraction(estimator.validation_fraction, who)
+    _check_dicts(estimator, who)
     _check_cell(estimator, who)
     _check_optimizer(estimator.optimizer, who)
     if not isinstance(estimator.callbacks, list | tuple | None):
@@ -50,6 +67,16 @@ def check_parameters(estimator: Any) -> None:
             f"The 'callbacks' parameter of {who} must be None or a list of skorch callbacks. "
             f"Got {estimator.callbacks!r} instead."
         )
+    for item in estimator.callbacks or ():
+        callback = item[1] if isinstance(item, tuple) and len(item) == 2 else item
+        if not (isinstance(callback, Callback) or (inspect.isclass(callback) and issubclass(callback, Callback))):
+            raise TypeError(
+                f"The 'callbacks' parameter of {who} must hold skorch callbacks, or pairs (name, callback). "
+                f"Got {item!r} instead."
+            )
+
+
+def _check_dicts(estimator: Any, who: str) -> None:
     for name in ("cell_params", "net_params"):
         if not isinstance(getattr(estimator, name), dict | None):
             raise ValueError(
@@ -152,7 +179,11 @@ def _check_optimizer(optimizer: Any, who: str) -> None:
 
 def to_numpy(array: Any) -> Any:
     """Return a tensor as an array, and anything else as it is."""
-    return array.detach().cpu().numpy() if isinstance(array, Tensor) else array
+    if isinstance(array, Tensor):
+        return check_dense(array, "X").detach().cpu().numpy()
+    if isinstance(array, np.ma.MaskedArray):
+        check_dense(array, "X")
+    return array
 
 
 def as_tensor(array: NDArray) -> Tensor:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,8 +18,9 @@ from scipy.optimize import brentq
 from torch import Tensor, nn
 
 from sklyap.cells import GRUCell, LSTMCell, RecurrentCell
-from sklyap.exceptions import DivergedError, SklyapWarning
+from sklyap.exceptions import DivergedError
 from sklyap.lyapunov import lyapunov_spectrum
+from sklyap.runtime import unwarned
 from sklyap.validation import check_choice, check_real
 
 __all__ = ["INITIALIZERS", "chrono_", "critical_", "initialize_", "normal_", "orthogonal_", "uniform_", "xavier_"]
@@ -312,8 +312,7 @@ def _repeated(layers: nn.Module, drive: Tensor | None, n_steps: int) -> Tensor:
 def _largest_exponent(layers: nn.Module, drive: Tensor) -> float:
     """Return the largest Lyapunov exponent in nats per step, within ±`_LARGEST_EXPONENT`."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SklyapWarning)  # a sign that cannot be told is what is looked for
+        with unwarned():  # a sign that cannot be told is what is looked for
             result = lyapunov_spectrum(
                 layers, drive, n_exponents=1, warmup=drive.shape[1] // 3, device=drive.device, random_state=0
             )

@@ -19,8 +19,8 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
 from sklyap.exceptions import FailedNetworkWarning, reason_of
-from sklyap.runtime import lent_turn, one_thread, watch_parent
-from sklyap.validation import check_choice, check_networks
+from sklyap.runtime import lent_turn, one_thread, outside_inference_mode, watch_parent
+from sklyap.validation import check_choice, check_jobs, check_networks, check_verbose
 
 __all__ = ["Failure", "NetworkTransformer", "attempt"]
 
@@ -150,6 +150,7 @@ class NetworkTransformer(TransformerMixin, BaseEstimator, ABC):
             setattr(twin, name, value)
         return twin
 
+    @outside_inference_mode
     def fit(self, networks: Sequence[Any], y: Any = None) -> Any:
         """Check the parameters; there is nothing to learn.
 
@@ -166,6 +167,7 @@ class NetworkTransformer(TransformerMixin, BaseEstimator, ABC):
         self.n_features_out_ = len(self.feature_names())
         return self
 
+    @outside_inference_mode
     def transform(self, networks: Sequence[Any]) -> np.ndarray:
         """Compute the features.
 
@@ -197,6 +199,8 @@ class NetworkTransformer(TransformerMixin, BaseEstimator, ABC):
         who = type(self).__name__
         networks = check_networks(networks, name="networks", caller=who)
         check_choice(self._on_error, "on_error", ["raise", "warn"], caller=who)
+        check_jobs(getattr(self, "n_jobs", None), caller=who)
+        check_verbose(getattr(self, "verbose", 0), caller=who)
         self.check_parameters()
         return networks
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sklyap.networks import NetworkTransformer
-from sklyap.validation import check_int
+from sklyap.validation import check_bool, check_int
 
 __all__ = ["HistoryFeatures"]
 
@@ -60,6 +60,7 @@ class HistoryFeatures(NetworkTransformer):
 
     def check_parameters(self) -> None:
         """Raise TypeError or ValueError for parameters that are wrong."""
+        check_bool(self.log, "log", caller=type(self).__name__)
         self._names()
 
     def feature_names(self) -> list[str]:

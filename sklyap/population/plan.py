@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sklyap.population.description import describe, digest
 from sklyap.population.records import copies
-from sklyap.validation import check_int, check_real, seed_from, suggestion
+from sklyap.validation import check_dense, check_int, check_real, seed_from, suggestion
 
 __all__ = ["CALLER", "Plan", "make_plan"]
 
@@ -152,6 +152,10 @@ def _check_data(X: Any, y: Any, names: tuple[str, str], caller: str) -> tuple[np
     """Return X and y as arrays of equal length without NaN; the rest is the estimator's to check."""
     arrays = []
     for value, name in zip((X, y), names, strict=True):
+        if name.startswith("X") and value is not None:
+            check_dense(value, name, caller=caller)
+            if not len(value):
+                raise ValueError(f"The {name!r} parameter of {caller} must not be empty. Got no sequences.")
         value = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
         if value is None:
             raise TypeError(f"The {name!r} parameter of {caller} must be an array. Got None instead.")

@@ -26,6 +26,8 @@ __all__ = ["NetworkRecord", "Origin", "PopulationDirectory", "Snapshot", "copies
 State = tuple[dict[str, Tensor], dict[str, Any]]
 _FORMAT = 1
 _MOST_RECORD = 2**26  # bytes: a history of some hundred thousand epochs
+_SNAPSHOT_FILE = re.compile(r"[\w.+-]{1,40}\.safetensors")  # after the number of the network
+_RECORD_FILE = re.compile(r"\d{5,}\.json")
 _OPTIONAL_FLOAT = (float, type(None))
 _RECORD = {
     "call": str,
@@ -294,7 +296,7 @@ class PopulationDirectory:
             return []
         except NotADirectoryError as error:
             raise UntrustedFileError(f"{self.networks} must be the folder of the networks. It is a file.") from error
-        return sorted(int(name[:-5]) for name in names if re.fullmatch(r"\d{5,}\.json", name))
+        return sorted(int(name[:-5]) for name in names if _RECORD_FILE.fullmatch(name))
 
     def read_manifest(self) -> dict[str, Any]:
         """Return the description of the population's call."""
@@ -421,7 +423,8 @@ class PopulationDirectory:
 
     def _snapshot(self, record: Path, key: str, item: Any) -> Snapshot:
         storage.check_schema(item, _SNAPSHOT, record, f"snapshot {key!r}")
-        if not re.fullmatch(rf"{record.stem}-epoch-[\w.+-]{{1,40}}\.safetensors", item["file"]):
+        stem, _, rest = item["file"].partition("-epoch-")
+        if stem != record.stem or not _SNAPSHOT_FILE.fullmatch(rest):
             raise UntrustedFileError(
                 f"{record} names a file outside its directory, or of another network: {item['file']!r:.80}."
             )

@@ -19,7 +19,7 @@ from sklyap.population.parallel import run_all
 from sklyap.population.plan import CALLER, Plan, make_plan
 from sklyap.population.records import NetworkRecord, Origin, PopulationDirectory
 from sklyap.population.worker import Task
-from sklyap.validation import check_choice, check_int
+from sklyap.validation import check_bool, check_jobs, check_verbose
 
 __all__ = ["train_population"]
 
@@ -117,7 +117,7 @@ def train_population(
     >>> population.best_losses.shape, population.networks(epoch=1)
     ((4,), <4 trained networks, epoch 1>)
     """
-    _check_options(resume, verbose, name)
+    _check_options(resume, n_jobs, verbose, name)
     storage = None if directory is None else PopulationDirectory(directory)
     begun = storage.read_manifest() if storage is not None and resume and storage.manifest.exists() else None
     plan = make_plan(
@@ -144,9 +144,10 @@ def train_population(
         return population
 
 
-def _check_options(resume: Any, verbose: Any, name: Any) -> None:
-    check_choice(resume, "resume", [True, False], caller=CALLER)
-    check_int(int(verbose) if isinstance(verbose, bool) else verbose, "verbose", low=0, caller=CALLER)
+def _check_options(resume: Any, n_jobs: Any, verbose: Any, name: Any) -> None:
+    check_bool(resume, "resume", caller=CALLER)
+    check_verbose(verbose, caller=CALLER)
+    check_jobs(n_jobs, caller=CALLER)
     if name is not None and not isinstance(name, str):
         raise TypeError(f"The 'name' parameter of {CALLER} must be a string. Got {name!r} instead.")
 

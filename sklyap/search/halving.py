@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from sklyap.exceptions import SklyapWarning
 from sklyap.population.plan import Plan, make_plan
+from sklyap.runtime import outside_inference_mode
 from sklyap.search.checks import Checked, check_search, params_table
 from sklyap.search.directory import SearchDirectory
 from sklyap.search.live import LiveBoard
@@ -229,6 +230,7 @@ class LyapunovHalvingSearch(MetaEstimatorMixin, BaseEstimator):
         check_is_fitted(self)
         return self.best_estimator_.n_features_in_
 
+    @outside_inference_mode
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Search.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -17,13 +16,11 @@ from sklyap.exceptions import reason_of
 from sklyap.networks.continuation import can_continue, export_optimizer, restore_optimizer
 from sklyap.population.records import NetworkRecord, Snapshot, copies, epoch_key
 from sklyap.population.snapshots import history_columns
-from sklyap.runtime import one_thread
+from sklyap.runtime import kept_rng, one_thread, watch_parent
 
 __all__ = ["Result", "Segment", "run_segment"]
 
 State = tuple[dict[str, Tensor], dict[str, Any]]
-# torch's random generator belongs to the process: two networks trained in two threads would share it.
-_ONE_AT_A_TIME = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -119,7 +116,9 @@ def run_segment(segment: Segment, X: Any, y: Any, X_val: Any, y_val: Any) -> Res
     Result
         With the reason in its record, if training raised an exception.
     """
-    with _ONE_AT_A_TIME, one_thread():
+    watch_parent()
+    # torch's random generator belongs to the process: two networks trained in two threads would share it.
+    with kept_rng(), one_thread():
         return _train(segment, X, y, X_val, y_val)
 
 

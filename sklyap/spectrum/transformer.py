@@ -21,6 +21,7 @@ from sklyap.cells.drive import Drive
 from sklyap.exceptions import DegenerateSpectrumWarning, PrecisionWarning, SklyapWarning
 from sklyap.lyapunov import LyapunovResult, lyapunov_spectrum
 from sklyap.networks.transformer import Failure, NetworkTransformer, attempt
+from sklyap.runtime import outside_inference_mode
 from sklyap.spectrum.cache import SpectrumCache
 from sklyap.spectrum.fingerprint import structure
 from sklyap.spectrum.worker import Spectrum, Task, spectra_of
@@ -158,6 +159,7 @@ class LyapunovSpectrumTransformer(NetworkTransformer):
             )
         self._log_base()
 
+    @outside_inference_mode
     def fit(self, networks: Sequence[Any], y: Any = None) -> LyapunovSpectrumTransformer:
         """Learn the number of columns.
 
@@ -175,6 +177,7 @@ class LyapunovSpectrumTransformer(NetworkTransformer):
         sizes = [] if self.n_exponents is not None else self._attempts(self._size, networks)
         return self._learn(sizes)
 
+    @outside_inference_mode
     def transform(self, networks: Sequence[Any]) -> np.ndarray:
         """Compute the spectra.
 
@@ -190,6 +193,7 @@ class LyapunovSpectrumTransformer(NetworkTransformer):
         check_is_fitted(self)
         return self._spectra(self._attempts(self._prepare, self._checked(networks)))
 
+    @outside_inference_mode
     def fit_transform(self, networks: Sequence[Any], y: Any = None) -> np.ndarray:
         """Learn the number of columns and compute the spectra; each network is copied once for both.
 

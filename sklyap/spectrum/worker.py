@@ -101,7 +101,7 @@ def _spectrum(entry: _Found, compute: Callable[[], LyapunovResult | Failure], ca
     if entry.key is not None and isinstance(result, LyapunovResult):
         try:
             cache.put(entry.key, result)
-        except OSError as error:
+        except (OSError, TypeError) as error:
             complaints.append(f"A spectrum could not be kept in {cache.folder}: {error}")
     return Spectrum(result, tuple(complaints))
 

@@ -17,7 +17,7 @@ from sklyap.exceptions import SklyapWarning
 from sklyap.statistics.functions import Statistic
 from sklyap.statistics.ranks import column_correlations
 from sklyap.statistics.transformer import evaluate, resolve
-from sklyap.validation import check_choice, check_exponents, check_int, check_real
+from sklyap.validation import check_choice, check_dense, check_exponents, check_int, check_real, check_seed
 
 __all__ = ["spectrum_loss_correlation"]
 
@@ -82,6 +82,13 @@ def spectrum_loss_correlation(
     1.0
     """
     caller = "spectrum_loss_correlation"
+    check_dense(spectra, "spectra", caller="spectrum_loss_correlation")
+    shape = np.shape(spectra)
+    if len(shape) != 2 or shape[0] < 3 or not shape[1]:
+        raise ValueError(
+            "The 'spectra' parameter of spectrum_loss_correlation must have shape (n_networks, n_exponents), with "
+            f"three networks or more. Got shape {shape} instead."
+        )
     check_choice(method, "method", ["spearman", "pearson"], caller=caller)
     check_int(n_bootstrap, "n_bootstrap", low=1, caller=caller)
     check_real(confidence, "confidence", low=0.0, high=1.0, caller=caller)
@@ -94,6 +101,11 @@ def spectrum_loss_correlation(
     y = column_or_1d(check_array(losses, dtype=np.float64, ensure_2d=False, input_name="losses"))
     check_consistent_length(checked, y)
 
+    if np.ptp(y) == 0:
+        raise ValueError(
+            "The 'losses' parameter of spectrum_loss_correlation must vary, as nothing correlates with a constant. "
+            f"Got {y[0]:g} for every network."
+        )
     table = evaluate(chosen, checked)
     varies = np.ptp(table, axis=0) > 0
     if not varies.all():
@@ -122,7 +134,7 @@ def _bootstrap_correlations(
     table: NDArray[np.float64], losses: NDArray[np.float64], method: str, n_bootstrap: int, random_state: Any
 ) -> NDArray[np.float64]:
     """Return correlations (n_bootstrap, n_statistics) over resamples; NaN where one is constant."""
-    rng = check_random_state(random_state)
+    rng = check_random_state(check_seed(random_state, caller="spectrum_loss_correlation"))
     correlations = np.empty((n_bootstrap, table.shape[1]))
     for draw in range(n_bootstrap):
         rows = rng.randint(len(losses), size=len(losses))

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sklyap.lyapunov.dimension import kaplan_yorke_dimension
+from sklyap.validation import check_dense, check_real
 
 __all__ = [
     "FAMILIES",
@@ -40,8 +41,19 @@ __all__ = [
 Statistic = Callable[..., NDArray[np.float64]]
 
 
+def _checked(spectra: ArrayLike) -> NDArray[np.float64]:
+    check_dense(spectra, "spectra")
+    array = np.asarray(spectra, dtype=np.float64)
+    if array.ndim == 0 or array.shape[-1] == 0:
+        raise ValueError(
+            "The 'spectra' parameter must have shape (..., k), with at least one exponent in each. "
+            f"Got shape {array.shape} instead."
+        )
+    return array
+
+
 def _descending(spectra: ArrayLike) -> NDArray[np.float64]:
-    return -np.sort(-np.asarray(spectra, dtype=np.float64), axis=-1)
+    return -np.sort(-_checked(spectra), axis=-1)
 
 
 def largest_exponent(spectra: ArrayLike) -> NDArray[np.float64]:
@@ -57,7 +69,7 @@ def largest_exponent(spectra: ArrayLike) -> NDArray[np.float64]:
     >>> float(largest_exponent([0.9, 0.0, -14.6]))
     0.9
     """
-    return np.max(np.asarray(spectra, dtype=np.float64), axis=-1)
+    return np.max(_checked(spectra), axis=-1)
 
 
 def smallest_exponent(spectra: ArrayLike) -> NDArray[np.float64]:
@@ -73,7 +85,7 @@ def smallest_exponent(spectra: ArrayLike) -> NDArray[np.float64]:
     >>> float(smallest_exponent([0.9, 0.0, -14.6]))
     -14.6
     """
-    return np.min(np.asarray(spectra, dtype=np.float64), axis=-1)
+    return np.min(_checked(spectra), axis=-1)
 
 
 def mean_exponent(spectra: ArrayLike) -> NDArray[np.float64]:
@@ -89,7 +101,7 @@ def mean_exponent(spectra: ArrayLike) -> NDArray[np.float64]:
     >>> float(mean_exponent([1.0, 0.0, -4.0]))
     -1.0
     """
-    return np.mean(np.asarray(spectra, dtype=np.float64), axis=-1)
+    return np.mean(_checked(spectra), axis=-1)
 
 
 def median_exponent(spectra: ArrayLike) -> NDArray[np.float64]:
@@ -119,7 +131,7 @@ def spectrum_variance(spectra: ArrayLike) -> NDArray[np.float64]:
     >>> float(spectrum_variance([1.0, -1.0]))
     1.0
     """
-    return np.var(np.asarray(spectra, dtype=np.float64), axis=-1)
+    return np.var(_checked(spectra), axis=-1)
 
 
 def spectrum_std(spectra: ArrayLike) -> NDArray[np.float64]:
@@ -134,7 +146,7 @@ def spectrum_std(spectra: ArrayLike) -> NDArray[np.float64]:
     >>> float(spectrum_std([2.0, -2.0]))
     2.0
     """
-    return np.std(np.asarray(spectra, dtype=np.float64), axis=-1)
+    return np.std(_checked(spectra), axis=-1)
 
 
 def spectrum_sum(spectra: ArrayLike) -> NDArray[np.float64]:
@@ -152,7 +164,7 @@ def spectrum_sum(spectra: ArrayLike) -> NDArray[np.float64]:
     >>> round(float(spectrum_sum([0.4192, -1.6232])), 3)  # Hénon: ln 0.3
     -1.204
     """
-    return np.sum(np.asarray(spectra, dtype=np.float64), axis=-1)
+    return np.sum(_checked(spectra), axis=-1)
 
 
 def n_positive(spectra: ArrayLike) -> NDArray[np.float64]:
@@ -168,7 +180,7 @@ def n_positive(spectra: ArrayLike) -> NDArray[np.float64]:
     >>> float(n_positive([0.9, 0.0, -14.6]))
     1.0
     """
-    return np.sum(np.asarray(spectra, dtype=np.float64) > 0, axis=-1, dtype=np.float64)
+    return np.sum(_checked(spectra) > 0, axis=-1, dtype=np.float64)
 
 
 def n_near_zero(spectra: ArrayLike, zero_tolerance: float = 0.01) -> NDArray[np.float64]:
@@ -183,7 +195,8 @@ def n_near_zero(spectra: ArrayLike, zero_tolerance: float = 0.01) -> NDArray[np.
     >>> float(n_near_zero([0.9, 0.001, -14.6]))
     1.0
     """
-    return np.sum(np.abs(np.asarray(spectra, dtype=np.float64)) <= zero_tolerance, axis=-1, dtype=np.float64)
+    check_real(zero_tolerance, "zero_tolerance", low=0.0)
+    return np.sum(np.abs(_checked(spectra)) <= zero_tolerance, axis=-1, dtype=np.float64)
 
 
 def kolmogorov_sinai_entropy(spectra: ArrayLike) -> NDArray[np.float64]:
@@ -199,7 +212,7 @@ def kolmogorov_sinai_entropy(spectra: ArrayLike) -> NDArray[np.float64]:
     >>> float(kolmogorov_sinai_entropy([0.75, 0.25, 0.0, -3.0]))
     1.0
     """
-    return np.sum(np.maximum(np.asarray(spectra, dtype=np.float64), 0.0), axis=-1)
+    return np.sum(np.maximum(_checked(spectra), 0.0), axis=-1)
 
 
 def largest_gap(spectra: ArrayLike) -> NDArray[np.float64]:
@@ -237,6 +250,9 @@ def spectrum_slope(spectra: ArrayLike, start: float = 0.0, stop: float = 1.0) ->
     >>> round(float(spectrum_slope([0.0, -1.0, -2.0, -3.0])), 6)
     -3.0
     """
+    start, stop = check_real(start, "start", low=0.0, high=1.0), check_real(stop, "stop", low=0.0, high=1.0)
+    if start >= stop:
+        raise ValueError(f"The 'stop' parameter must be larger than 'start', {start:g}. Got {stop:g} instead.")
     spectra = _descending(spectra)
     k = spectra.shape[-1]
     index = np.arange(k) / max(k - 1, 1)
@@ -260,7 +276,8 @@ def spectrum_quantile(spectra: ArrayLike, q: float) -> NDArray[np.float64]:
     >>> float(spectrum_quantile([0.0, -1.0, -2.0, -3.0, -4.0], 0.25))
     -3.0
     """
-    return np.quantile(np.asarray(spectra, dtype=np.float64), q, axis=-1)
+    check_real(q, "q", low=0.0, high=1.0)
+    return np.quantile(_checked(spectra), q, axis=-1)
 
 
 def top_mean(spectra: ArrayLike, fraction: float = 0.1) -> NDArray[np.float64]:
@@ -275,6 +292,9 @@ def top_mean(spectra: ArrayLike, fraction: float = 0.1) -> NDArray[np.float64]:
     >>> float(top_mean([0.5, -0.5, -2.0, -3.0], 0.5))
     0.0
     """
+    fraction = check_real(fraction, "fraction", low=0.0, high=1.0)
+    if not fraction:
+        raise ValueError("The 'fraction' parameter must be larger than 0. Got 0 instead.")
     spectra = _descending(spectra)
     leading = max(1, int(np.ceil(fraction * spectra.shape[-1] - 1e-9)))
     return spectra[..., :leading].mean(axis=-1)

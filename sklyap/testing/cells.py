@@ -14,6 +14,7 @@ from sklyap.cells import ElmanCell, Linearization, RecurrentCell, StackedCell
 from sklyap.cells.rows import RowsCell
 from sklyap.exceptions import SklyapWarning
 from sklyap.lyapunov import lyapunov_spectrum
+from sklyap.runtime import isolated_rng, pushforward
 from sklyap.testing.assertions import expect, pickled, saying
 from sklyap.validation import check_dtype, check_int
 
@@ -170,7 +171,7 @@ def _check_derivative(cell: RecurrentCell, s: Tensor, x: Tensor | None, rtol: fl
         _expect_close(dense, J[t], rtol, f"jacobian, against reverse mode at step {t},")
     _expect_unchanged(before, (s, Q), "push")
     try:
-        columns = [torch.func.jvp(lambda s: cell.step(s, x), (s,), (q,))[1] for q in Q.unbind(-1)]
+        columns = [pushforward(lambda s: cell.step(s, x), (s,), (q,)) for q in Q.unbind(-1)]
     except (NotImplementedError, RuntimeError):
         return J, Jx  # a step without a forward-mode formula, whose closed form is its own
     _expect_close(cell.push(s, x, Q), torch.stack(columns, -1), rtol, "push, against forward mode,")
@@ -216,7 +217,7 @@ def _check_form(form: Linearization, J: Tensor, Q: Tensor, rtol: float, label: s
 
 def _check_as_layer(cell: RecurrentCell, x: Tensor | int, n: int, rtol: float) -> None:
     """Check the derivative of a layer on top, which must see the first `output_size` entries of the state."""
-    with torch.random.fork_rng(devices=[]):
+    with isolated_rng(torch.device("cpu"), 0):
         above = ElmanCell(cell.output_size, 2)
     stack = StackedCell([cell, above.to(cell.initial_state(n).dtype)]).eval()
     s = stack.trajectory(stack.initial_state(n), x)[:-1]

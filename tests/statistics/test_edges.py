@@ -50,7 +50,7 @@ def test_gaps_and_windows_at_their_ends():
     assert spectrum_slope([1.0]) == 0
 
 
-@pytest.mark.parametrize("fraction,leading", [(0.3, 3), (0.31, 4), (0.7, 7), (0.0, 1), (1.0, 10)])
+@pytest.mark.parametrize("fraction,leading", [(0.3, 3), (0.31, 4), (0.7, 7), (0.01, 1), (1.0, 10)])
 def test_the_leading_share_is_rounded_up_but_not_for_rounding(fraction, leading):
     spectrum = -(np.arange(10.0) ** 2)
     assert top_mean(spectrum, fraction) == spectrum[:leading].mean()

@@ -226,7 +226,7 @@ def test_correlation_refuses_what_it_cannot_use(spectra):
         spectrum_loss_correlation(spectra, np.arange(40.0), method="kendall")
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         spectrum_loss_correlation(spectra, np.arange(39.0))
-    with pytest.raises(ValueError, match="minimum of 3"):
+    with pytest.raises(ValueError, match="three networks or more"):
         spectrum_loss_correlation(spectra[:2], np.arange(2.0))
     with pytest.raises(ValueError, match="NaN"):
         spectrum_loss_correlation(spectra, np.full(40, np.nan))
