@@ -242,7 +242,7 @@ def test_finished_sweep_leaves_no_temporary_files(directory):
     assert not list(directory.rglob("*.partial"))
 
 
-@pytest.mark.parametrize(("option", "error"), [({"name": 3}, TypeError), ({"resume": "no"}, ValueError)])
+@pytest.mark.parametrize(("option", "error"), [({"name": 3}, TypeError), ({"resume": "no"}, TypeError)])
 def test_options_are_checked_before_anything_is_written(tmp_path, option, error):
     with pytest.raises(error, match=next(iter(option))):
         train(tmp_path / "new", **option)
