@@ -285,7 +285,8 @@ class PopulationDirectory:
 
     def tidy(self) -> None:
         """Remove what killed writers left; whoever holds the claim may call it while nobody writes."""
-        for directory in (self.path, self.networks):
+        folders = [path for path in self.path.iterdir() if path.is_dir() and not path.is_symlink()]
+        for directory in (self.path, *folders):
             storage.remove_stale_temporaries(directory, older_than=0.0)
 
     def indices(self) -> list[int]:
