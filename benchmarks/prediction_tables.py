@@ -77,8 +77,8 @@ class Study:
         if missing:
             _, new = self._compare(missing)
             known = new if known.empty else known.join(new.drop(columns="target"))
+            known.to_csv(self.done)
         self.predictions = known[["target", *self.rows]]
-        self.predictions.to_csv(self.done)
         pairs = {f"{OURS} + {rest}": rest for rest in ADDED[:2]} | {"all three": ADDED[2]}
         self.table = score_predictions(
             self.predictions, reference="loss so far", added_to=pairs, n_bootstrap=self.n_draws, random_state=0

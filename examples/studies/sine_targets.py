@@ -31,14 +31,14 @@ from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sklyap import FunctionCell, SpectrumStatistics
+from sklyap import FlowCell, SpectrumStatistics
 from sklyap.comparison import score_predictions
 from sklyap.datasets import make_sine_targets
-from sklyap.datasets.equations import rate_step
+from sklyap.datasets.equations import rate_field
 
 SETTINGS = {
     "smoke": {
-        "n_networks": 12, "n_units": 40, "n_passes": 2, "passes": (0, 1), "n_steps": 600, "n_exponents": 6,
+        "n_networks": 10, "n_units": 24, "n_passes": 1, "passes": (0,), "n_steps": 200, "n_exponents": 4,
     },
     "laptop": {
         "n_networks": 100, "n_units": 256, "n_passes": 12, "passes": (0, 1, 4), "n_steps": 3_000, "n_exponents": 16,
@@ -120,7 +120,8 @@ def generator(network, epoch):
     """Return the network that runs on its own after a number of passes, from the state that training left."""
     weights = network["J"] + np.outer(network["feedback"], network["readouts"][epoch])
     state = torch.as_tensor(network["states"][epoch])
-    return FunctionCell(partial(rate_step, torch.as_tensor(weights), DT), len(state), initial_state=state[None])
+    field = partial(rate_field, torch.as_tensor(weights))
+    return FlowCell(field, len(state), dt=DT, method="euler", initial_state=state[None])
 
 
 def prediction(networks, losses, gains, transformer):

@@ -63,7 +63,7 @@ class Digest:
     Examples
     --------
     >>> from sklyap.spectrum.digest import Digest
-    >>> Digest().of(lambda s: 2 * s) == Digest().of(lambda s: 2 * s) != Digest().of(lambda s: 3 * s)
+    >>> Digest().of({"scale": [1, 2.0]}) == Digest().of({"scale": [1, 2.0]}) != Digest().of({"scale": [1, 2]})
     True
     """
 
