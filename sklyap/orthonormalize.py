@@ -36,7 +36,7 @@ _PEAK_NUMBERS = 2**14
 _PANELS = (32, 48)
 """Columns that block Gram-Schmidt factors at a time, of small and of large matrices: fewer make its products slow, more
 leave more work to the factorisation within a panel; measured on two CPU cores."""
-_LARGE = 256
+_OWN_CALL_COLUMNS = 256
 """Minimum columns of a matrix for a call of its own in block Gram-Schmidt; smaller ones share one."""
 
 _CHOLESKY_PANEL = 128
@@ -220,7 +220,7 @@ def gram_schmidt(Z: Tensor) -> tuple[Tensor, Tensor]:
     # Rows of Y are columns of Z, so that a block of them is contiguous.
     Y = Z.mT.clone(memory_format=torch.contiguous_format)
     diagonals = []
-    large = Y.shape[-2] >= _LARGE
+    large = Y.shape[-2] >= _OWN_CALL_COLUMNS
     width = _PANELS[large]
     for first in range(0, Y.shape[-2], width):
         panel, rest = Y[:, first : first + width], Y[:, first + width :]

@@ -73,7 +73,8 @@ def run(doc: str, name: str, load: Callable[[argparse.Namespace], Task], argumen
           f"{len(population.failures)} failed")  # fmt: skip
     transformer = spectra_of(task.probes, options, n_exponents=64, align="interpolate")
     networks = {epoch: population.networks(epoch) for epoch in (*task.epochs, "last")}
-    predicted = partial(prediction, population, transformer, task.epochs, options.jobs)
+    n_folds = 3 if options.size == "smoke" else 10
+    predicted = partial(prediction, population, transformer, task.epochs, n_folds, options.jobs)
     return analyse(networks, population.best_losses, transformer, predicted, options)
 
 
@@ -84,13 +85,20 @@ def spectra_of(probes: Any, options: argparse.Namespace, **settings: Any) -> Lya
     )
 
 
-def parse(doc: str, name: str, arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Return the options that every study has."""
+def parse(
+    doc: str,
+    name: str,
+    arguments: Sequence[str] | None,
+    add_options: Callable[[argparse.ArgumentParser], None] | None = None,
+) -> argparse.Namespace:
+    """Return the options that every study has, and those that `add_options` adds."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="laptop", help="seconds, minutes on two cores, or the thesis'")
     parser.add_argument("--data", type=Path, help="the file or folder with the data, see the module's text")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--output", type=Path, help=f"results/{name}/SIZE by default")
+    if add_options is not None:
+        add_options(parser)
     options = parser.parse_args(arguments)
     options.output = options.output or Path("results") / name / options.size
     options.output.mkdir(parents=True, exist_ok=True)
@@ -150,13 +158,17 @@ def emergence(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def prediction(
-    population: NetworkPopulation, transformer: LyapunovSpectrumTransformer, epochs: Sequence[Any], n_jobs: int
+    population: NetworkPopulation,
+    transformer: LyapunovSpectrumTransformer,
+    epochs: Sequence[Any],
+    n_folds: int,
+    n_jobs: int,
 ) -> pd.DataFrame:
     """Return, out of fold at each epoch, R² and Spearman's ρ of the log loss, and the AUC for "above the median"."""
     rows = []
     for epoch in epochs:
         table, guesses = compare_loss_predictors(
-            population, None, transformer=transformer, epoch=epoch, cv=min(10, len(population) // 2),
+            population, None, transformer=transformer, epoch=epoch, cv=n_folds,
             return_predictions=True, random_state=0, n_jobs=n_jobs,
         )  # fmt: skip
         auc = auc_of_bad(guesses["target"], {name: guesses[name] for name in table.index})

@@ -43,7 +43,7 @@ SCORES = ("leading", "future", "late")
 
 
 def main(arguments=None):
-    options = parse(__doc__, "fragility", arguments)
+    options = parse(__doc__, "fragility", arguments, add_options)
     warnings.simplefilter("ignore", SklyapWarning)
     settings = SETTINGS[options.size]
     X, y = images(options, settings["n_images"] + N_IMAGES)
@@ -67,9 +67,9 @@ def main(arguments=None):
           f"{min(accuracy):.3f} to {max(accuracy):.3f}")  # fmt: skip
     rows = [
         row
-        for stage in settings["stages"]
+        for stage in options.stages or settings["stages"]
         for perturbation in ("flip", "gaussian")
-        for score in SCORES
+        for score in options.scores
         for row in compare(population.networks(stage), X[:N_IMAGES], y[:N_IMAGES], stage, perturbation, score,
                            settings["n_random"], options.jobs)
     ]  # fmt: skip
@@ -77,6 +77,12 @@ def main(arguments=None):
     table.to_csv(options.output / "fragility.csv")
     report(table)
     return table
+
+
+def add_options(parser):
+    parser.add_argument("--stages", nargs="+", type=lambda stage: stage if stage == "last" else int(stage),
+                        help="epochs at which networks are perturbed, of those at which they are kept")  # fmt: skip
+    parser.add_argument("--scores", nargs="+", choices=SCORES, default=SCORES, help="what ranks the steps")
 
 
 def images(options, n):
@@ -123,7 +129,7 @@ difference in nats; [95 % interval over networks], in how many networks signific
 over all k""")
     shown = [f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}] +{row.more} -{row.less}" for row in table.itertuples()]
     with pd.option_context("display.width", 220, "display.max_rows", 500, "display.max_colwidth", 60):
-        print(pd.Series(shown, table.index).unstack("score")[list(SCORES)].to_string())
+        print(pd.Series(shown, table.index).unstack("score").to_string())
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ class LRUCell(RecurrentCell):
     ----------
     n_inputs, hidden_size : int
     min_radius, max_radius : float, default=0.5 and 0.99
-        |λ| is drawn uniformly from the ring between them.
+        ``|λ|`` is drawn uniformly from the ring between them.
     max_phase : float, default=2π
         arg λ is drawn from U(0, max_phase).
 
@@ -68,7 +68,7 @@ class LRUCell(RecurrentCell):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw λ from the ring, B from N(0, 1/(2 n_inputs)), and set γ² = 1 - |λ|²."""
+        """Draw λ from the ring, B from N(0, 1/(2 n_inputs)), and set ``γ² = 1 - |λ|²``."""
         low, high = self.min_radius**2, self.max_radius**2
         square = low + (high - low) * torch.rand_like(self.nu)
         self.nu.copy_((-0.5 * square.log()).log())

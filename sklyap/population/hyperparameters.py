@@ -107,7 +107,7 @@ class HyperparameterFeatures(NetworkTransformer):
 
         Returns
         -------
-        list of float of length n_features_out_
+        list of float, one for each column
         """
         params = _parameters(network)
         features: list[float] = []

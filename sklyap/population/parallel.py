@@ -11,7 +11,7 @@ from joblib import Parallel, delayed, effective_n_jobs
 from joblib.parallel import get_active_backend
 
 from sklyap.exceptions import reason_of
-from sklyap.population.worker import Task, fail, run_task
+from sklyap.population.worker import TrainingTask, fail, run_task
 
 __all__ = ["run_all"]
 
@@ -57,7 +57,7 @@ def run_all(
             done(_alone(pending.pop(index), data, run))
 
 
-def _alone(task: Task, data: tuple[Any, ...], run: Callable[..., Any]) -> Any:
+def _alone(task: TrainingTask, data: tuple[Any, ...], run: Callable[..., Any]) -> Any:
     try:
         # A single job would be run in this process, which is not to die.
         return next(_results([task], data, 2, run))

@@ -18,7 +18,7 @@ from sklyap.population.network_population import NetworkPopulation
 from sklyap.population.parallel import run_all
 from sklyap.population.plan import CALLER, Plan, make_plan
 from sklyap.population.records import NetworkRecord, Origin, PopulationDirectory
-from sklyap.population.worker import Task
+from sklyap.population.worker import TrainingTask
 from sklyap.validation import check_bool, check_jobs, check_verbose
 
 __all__ = ["train_population"]
@@ -162,7 +162,7 @@ class _Run:
         self.call = identity(call)
         directory = None if storage is None else str(storage.path.resolve())
         self.tasks = [
-            Task(plan.estimator, i, params, seed, plan.epochs, directory, self.call)
+            TrainingTask(plan.estimator, i, params, seed, plan.epochs, directory, self.call)
             for i, (params, seed) in enumerate(zip(plan.params, plan.seeds, strict=True))
         ]
         self.records: dict[int, NetworkRecord] = {}

@@ -14,11 +14,11 @@ from sklyap.population.records import NetworkRecord, PopulationDirectory, copies
 from sklyap.population.snapshots import SnapshotCallback, history_columns
 from sklyap.runtime import kept_rng, one_thread, watch_parent
 
-__all__ = ["Task", "fail", "run_task"]
+__all__ = ["TrainingTask", "fail", "run_task"]
 
 
 @dataclass(frozen=True)
-class Task:
+class TrainingTask:
     """One network to train, without the data.
 
     Attributes
@@ -42,7 +42,7 @@ class Task:
     call: str
 
 
-def run_task(task: Task, X: Any, y: Any, X_val: Any, y_val: Any) -> NetworkRecord:
+def run_task(task: TrainingTask, X: Any, y: Any, X_val: Any, y_val: Any) -> NetworkRecord:
     """Train a network and write it to the directory, if this process sees it.
 
     Returns
@@ -74,12 +74,12 @@ def run_task(task: Task, X: Any, y: Any, X_val: Any, y_val: Any) -> NetworkRecor
         return record
 
 
-def fail(task: Task, reason: str) -> NetworkRecord:
+def fail(task: TrainingTask, reason: str) -> NetworkRecord:
     """Return the record of a network that could not be trained."""
     return NetworkRecord(task.index, task.params, task.seed, 0.0, history={}, snapshots={}, reason=reason)
 
 
-def _train(task: Task, X: Any, y: Any, X_val: Any, y_val: Any) -> NetworkRecord:
+def _train(task: TrainingTask, X: Any, y: Any, X_val: Any, y_val: Any) -> NetworkRecord:
     start = time.perf_counter()
     estimator = clone(task.estimator)
     reason, callback = None, SnapshotCallback(estimator, task.epochs)

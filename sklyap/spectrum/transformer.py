@@ -24,7 +24,7 @@ from sklyap.networks.transformer import Failure, NetworkTransformer, attempt
 from sklyap.runtime import outside_inference_mode
 from sklyap.spectrum.cache import SpectrumCache
 from sklyap.spectrum.fingerprint import structure
-from sklyap.spectrum.worker import Spectrum, Task, spectra_of
+from sklyap.spectrum.worker import Spectrum, SpectrumTask, spectra_of
 from sklyap.tangent import check_settings, spread_budget, tangent_size
 from sklyap.validation import check_choice, check_dtype, check_int, resolve_device, seed_from
 
@@ -236,7 +236,7 @@ class LyapunovSpectrumTransformer(NetworkTransformer):
     def _size(self, network: Any) -> int:
         return tangent_size(self._cell(network), self.state)
 
-    def _prepare(self, network: Any) -> Task:
+    def _prepare(self, network: Any) -> SpectrumTask:
         """Return a cell, the only copy that is made of a network, with its drive: small enough to send to a worker."""
         cell = self._cell(network)
         drive = Drive.of(cell, self.sequences)
@@ -257,7 +257,7 @@ class LyapunovSpectrumTransformer(NetworkTransformer):
         self.n_features_out_ = self.n_exponents_
         return self
 
-    def _spectra(self, prepared: list[Task | Failure]) -> np.ndarray:
+    def _spectra(self, prepared: list[SpectrumTask | Failure]) -> np.ndarray:
         """Compute the spectra of cells with their drives; set `results_`."""
         settings = self._settings()
         prepared = self._attempts(partial(_checked_settings, settings), prepared)
@@ -268,7 +268,9 @@ class LyapunovSpectrumTransformer(NetworkTransformer):
         self._warn()
         return rows
 
-    def _run(self, prepared: list[Task | Failure], settings: dict[str, Any]) -> dict[int, LyapunovResult | Failure]:
+    def _run(
+        self, prepared: list[SpectrumTask | Failure], settings: dict[str, Any]
+    ) -> dict[int, LyapunovResult | Failure]:
         """Compute all spectra, with a bar where one is wanted: over the steps, if there is one network only."""
         todo = {i: task for i, task in enumerate(prepared) if not isinstance(task, Failure)}
         compute = partial(spectra_of, cache=SpectrumCache(self.memory, type(self).__name__), on_error=self._on_error)
@@ -278,7 +280,7 @@ class LyapunovSpectrumTransformer(NetworkTransformer):
         groups = [{i: todo[i] for i in group} for group in self._groups(todo)]
         return _results(self._map_groups(partial(compute, settings=settings), groups, len(todo)))
 
-    def _groups(self, todo: dict[int, Task]) -> list[list[int]]:
+    def _groups(self, todo: dict[int, SpectrumTask]) -> list[list[int]]:
         """Return the indices of networks to analyse together: one by one, but on a GPU by structure."""
         if resolve_device(self.device).type == "cpu":
             return [[i] for i in todo]
@@ -292,7 +294,7 @@ class LyapunovSpectrumTransformer(NetworkTransformer):
             groups += [members[i : i + size] for i in range(0, len(members), size)]
         return groups
 
-    def _group_size(self, task: Task) -> int:
+    def _group_size(self, task: SpectrumTask) -> int:
         """Return how many networks like this one fit into a batch."""
         cell, drive = task
         N = tangent_size(cell, self.state)
@@ -354,7 +356,7 @@ class LyapunovSpectrumTransformer(NetworkTransformer):
             )
 
 
-def _checked_settings(settings: dict[str, Any], task: Task) -> Task:
+def _checked_settings(settings: dict[str, Any], task: SpectrumTask) -> SpectrumTask:
     """Return a task after checking the settings against its cell."""
     names = ("n_exponents", "qr_interval", "orthonormalizer", "state")
     check_settings(task[0], *(settings[name] for name in names))

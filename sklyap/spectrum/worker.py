@@ -20,13 +20,13 @@ from sklyap.runtime import one_thread, unwarned, watch_parent
 from sklyap.spectrum.cache import FIELDS, SpectrumCache
 from sklyap.spectrum.fingerprint import UnknownValueError, fingerprint
 
-__all__ = ["Spectrum", "Task", "spectra_of"]
+__all__ = ["Spectrum", "SpectrumTask", "spectra_of"]
 
-Task = tuple[RecurrentCell, Drive]
+SpectrumTask = tuple[RecurrentCell, Drive]
 
 
 def spectra_of(
-    todo: dict[int, Task], *, settings: dict[str, Any], cache: SpectrumCache, on_error: str
+    todo: dict[int, SpectrumTask], *, settings: dict[str, Any], cache: SpectrumCache, on_error: str
 ) -> dict[int, Spectrum]:
     """Compute the spectra of a group of networks; where one fails, say why or raise.
 
@@ -112,7 +112,7 @@ def _computed(
     return lyapunov_spectrum(cell, drive, **settings, resumable=False) if done is None else done
 
 
-def _together(tasks: list[Task], settings: dict[str, Any]) -> list[LyapunovResult | None]:
+def _together(tasks: list[SpectrumTask], settings: dict[str, Any]) -> list[LyapunovResult | None]:
     """Compute spectra in one batch; None for those that are left to be computed, or to fail, by themselves."""
     if len(tasks) < 2:
         return [None] * len(tasks)

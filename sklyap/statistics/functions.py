@@ -150,7 +150,7 @@ def spectrum_std(spectra: ArrayLike) -> NDArray[np.float64]:
 
 
 def spectrum_sum(spectra: ArrayLike) -> NDArray[np.float64]:
-    """Sum of the exponents Σ λᵢ, nats per step: the rate at which state-space volume grows, ⟨ln |det J|⟩.
+    """Sum of the exponents Σ λᵢ, nats per step: the rate at which state-space volume grows, ``⟨ln |det J|⟩``.
 
     Of a truncated spectrum it is the growth of the k-dimensional volume spanned by the leading directions.
 

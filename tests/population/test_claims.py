@@ -19,7 +19,7 @@ from sklyap.networks import RNNClassifier
 from sklyap.population import NetworkPopulation, train_population
 from sklyap.population.claims import ForeignDirectoryError
 from sklyap.population.records import PopulationDirectory
-from sklyap.population.worker import Task, run_task
+from sklyap.population.worker import TrainingTask, run_task
 from sklyap.storage import read_json
 
 rng = np.random.default_rng(0)
@@ -98,7 +98,9 @@ def test_no_worker_writes_once_the_directory_is_another_calls(tmp_path):
     """Like a worker that outlives its call: the other's files stay as they are."""
     population = train(tmp_path)
     before = {path.name: path.read_bytes() for path in (tmp_path / "networks").iterdir()}
-    stranger = Task(RNNClassifier("gru", hidden_size=3, max_epochs=1), 0, {}, 5, (), str(tmp_path), "another call")
+    stranger = TrainingTask(
+        RNNClassifier("gru", hidden_size=3, max_epochs=1), 0, {}, 5, (), str(tmp_path), "another call"
+    )
     record = run_task(stranger, X, y, X, y)
     assert record.snapshots["last"].path is None
     with pytest.raises(ForeignDirectoryError, match="taken over by another call"):
