@@ -172,7 +172,8 @@ def check_dense(value: Any, name: str, *, caller: str | None = None, real: bool 
     if kind == "c" and real:
         raise TypeError(f"{owner} must hold real numbers. Got complex ones.")
     if kind not in "fiubc":
-        raise TypeError(f"{owner} must hold numbers. Got {value!r:.60} instead.")
+        got = f"dtype {array.dtype}" if array.ndim else f"{value!r:.60}"
+        raise TypeError(f"{owner} must hold real numbers. Got {got} instead.")
     if array.ndim == 0:
         raise TypeError(f"{owner} must be an array. Got {value!r} instead.")
     if filled and 0 in array.shape:

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from sklyap.validation import check_int
 
-__all__ = ["ambiguous", "grouped", "one_by_one"]
+__all__ = ["ambiguous", "check_kind", "grouped", "one_by_one"]
 
 
 def grouped(sequences: Any, lengths: Any = None, *, detach: bool = True) -> list[tuple[list[int], Tensor]]:
@@ -34,7 +34,7 @@ def grouped(sequences: Any, lengths: Any = None, *, detach: bool = True) -> list
     ValueError
         For lengths that do not fit.
     """
-    _check_kind(sequences)
+    check_kind(sequences)
     if lengths is None and not isinstance(sequences, list | tuple):
         array = _tensor(sequences, detach)
         return [(list(range(len(array) if array.ndim else 0)), array)]
@@ -47,7 +47,7 @@ def grouped(sequences: Any, lengths: Any = None, *, detach: bool = True) -> list
 
 def one_by_one(sequences: Any, lengths: Any = None, *, detach: bool = True) -> list[Tensor]:
     """Return each sequence as a tensor (n_steps_i, ...), what `lengths` leaves of it, packed ones unpacked."""
-    _check_kind(sequences)
+    check_kind(sequences)
     if isinstance(sequences, PackedSequence):
         if lengths is not None:
             raise ValueError("The 'lengths' parameter must be None for a PackedSequence, which knows its own.")
@@ -84,7 +84,8 @@ def _checked(lengths: Any, rows: list[Tensor]) -> list[int]:
     return [check_int(n, "lengths", low=1, high=len(row)) for n, row in zip(values, rows, strict=True)]
 
 
-def _check_kind(sequences: Any) -> None:
+def check_kind(sequences: Any) -> None:
+    """Raise TypeError for tables and dictionaries, which do not tell what is a sequence and what a step."""
     if isinstance(sequences, Mapping):
         raise TypeError(
             "The 'sequences' parameter must be an array (n_sequences, n_steps, n_inputs) or a list of arrays. Got a "
@@ -102,7 +103,7 @@ def _check_kind(sequences: Any) -> None:
 def _tensor(sequence: Any, detach: bool) -> Tensor:
     if isinstance(sequence, Tensor):
         return sequence.detach() if detach else sequence
-    _check_kind(sequence)
+    check_kind(sequence)
     try:
         array = np.asarray(sequence)
     except ValueError as error:

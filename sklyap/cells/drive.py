@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from sklyap.cells.base import RecurrentCell
-from sklyap.cells.batches import ambiguous, grouped
+from sklyap.cells.batches import ambiguous, check_kind, grouped
 from sklyap.cells.conversion import adopt, check_standing
 from sklyap.cells.encoder import LayerInput
 from sklyap.cells.probe import probe
@@ -67,6 +67,7 @@ class Drive:
         if isinstance(sequences, Drive):
             return sequences
         if not isinstance(sequences, int | float | str | np.number | PackedSequence | None):
+            check_kind(sequences)
             check_dense(sequences, "sequences", real=False)
         if isinstance(cell, RowsCell) and cell.n_noise:
             if not isinstance(sequences, int | np.integer):
