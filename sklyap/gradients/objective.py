@@ -393,7 +393,7 @@ def _as_tensor(targets: Any) -> Tensor:
         return targets.detach()
     array = np.asarray(targets)
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"The 'targets' parameter must hold numbers. Got dtype {array.dtype} instead.")
+        raise TypeError(f"The 'targets' parameter must hold real numbers. Got dtype {array.dtype} instead.")
     return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
 
 

@@ -333,7 +333,7 @@ def test_bad_targets(data):
     raises(r"shape \(6, 4\). Got shape \(6,\)", network, X, data["number"])
     raises(r"shape \(6, 9\). Got shape \(6, 5\)", Net(nn.GRU, "all"), X, data["classes"][:, :5])
     raises("'targets' parameter must be finite", Net(nn.GRU, n_outputs=1), X, data["number"] / 0)
-    raises("'targets' parameter must hold numbers", network, X, ["a"] * 6, TypeError)
+    raises("'targets' parameter must hold real numbers", network, X, ["a"] * 6, TypeError)
     raises("could not be computed from outputs of shape", network, X, y + 10)
     fitted = RNNClassifier("gru", 3, max_epochs=1).fit(X.numpy(), y.numpy())
     raises("classes that the network was fitted with. Got 17", fitted, X, y + 17)
