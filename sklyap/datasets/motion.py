@@ -97,6 +97,11 @@ def load_motion(
     for file, recording in zip(files, recordings, strict=True):
         if recording.channels != recordings[0].channels:
             raise ValueError(f"{file} has {len(recording.channels)} channels that are not those of {files[0]}.")
+        if recording.frame_time != recordings[0].frame_time:
+            raise ValueError(
+                f"{file} has a frame every {recording.frame_time:.6g} s, {files[0]} one every "
+                f"{recordings[0].frame_time:.6g} s; read them by themselves, each with its own `every`."
+            )
     parts: dict[str, list[np.ndarray]] = {"train": [], "valid": [], "test": []}
     for file, recording in zip(files, recordings, strict=True):
         frames = recording.frames[::every]

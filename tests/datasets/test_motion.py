@@ -206,3 +206,10 @@ def test_other_bad_input(tmp_path, recording):
     (tmp_path / "35_02.amc").write_text(amc(motion(400, 10)).replace("lfemur", "rfemur"))
     with pytest.raises(ValueError, match="not those of"):
         load_motion(tmp_path, skeleton=None)
+
+
+def test_recordings_of_different_rates_are_not_mixed(tmp_path):
+    (tmp_path / "a.bvh").write_text(bvh(motion(300, 9)))
+    (tmp_path / "b.bvh").write_text(bvh(motion(300, 9)).replace("Frame Time: 0.0083333", "Frame Time: 0.0333333"))
+    with pytest.raises(ValueError, match=r"b\.bvh has a frame every 0\.0333333 s"):
+        load_motion(tmp_path)
