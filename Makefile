@@ -17,7 +17,7 @@ demo: $(READY)
 	$(BIN)/python examples/predict_loss.py
 
 # A quick file or two of every room, without tests that start processes.
-FAST := tests/test_layers.py tests/docs tests/tangent tests/statistics tests/spectrum tests/testing \
+FAST := tests/test_layers.py tests/docs/test_api.py tests/tangent tests/statistics tests/spectrum tests/testing \
 	tests/cells/test_equations.py tests/cells/test_known_spectra.py tests/cells/test_encoder.py \
 	tests/lyapunov/test_spectrum.py tests/lyapunov/test_warnings.py tests/gradients/test_objective.py \
 	tests/networks/test_transformer.py tests/networks/test_bad_input.py \
