@@ -339,7 +339,8 @@ def floor_exponents(spectra: np.ndarray) -> np.ndarray:
 
 def suggestion(name: Any, known: Iterable[str]) -> str:
     """Return " Did you mean ...?" with the nearest of the known names, or nothing."""
-    near = difflib.get_close_matches(str(name), list(known), n=1)
+    names = list(known)
+    near = [n for n in names if n.lower() == str(name).lower()] or difflib.get_close_matches(str(name), names, n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 

@@ -134,6 +134,7 @@ BY_NAME = {
 }
 # Where a name means something else.
 OWN_KINDS = {
+    ("RNNClassifier", "class_weight"): ["x", 3, True, [1.0], {0: -1.0}, {0: "x"}],
     ("lyapunov_spectrum", "resume"): ["x", 3, object(), True],
     ("loss_gradient", "checkpoint"): NO_CHECKPOINT,
     ("GradientAlignmentAnalyzer", "checkpoint"): NO_CHECKPOINT,

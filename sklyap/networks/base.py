@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from itertools import zip_longest
 from typing import Any, Self
 
 import numpy as np
@@ -12,18 +11,18 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import train_test_split
-from sklearn.utils import check_consistent_length, check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import GradientNormClipping
 from skorch.history import History
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
-from sklyap.cells.batches import one_by_one
-from sklyap.networks.checks import OPTIMIZERS, as_tensor, check_parameters, check_tokens, check_values, rank, to_numpy
+from sklyap.networks.checks import OPTIMIZERS, as_tensor, check_parameters
 from sklyap.networks.initialization import initialize_
+from sklyap.networks.inputs import InputsMixin
+from sklyap.networks.keywords import suggests_keywords
 from sklyap.networks.modules import RecurrentNetwork
-from sklyap.networks.padding import IGNORED, counted, filled, is_ragged, lengths_of, pad, rows_of, trimmed
+from sklyap.networks.padding import IGNORED, counted, filled, is_ragged, lengths_of, rows_of, trimmed
 from sklyap.networks.state import StateMixin
 from sklyap.networks.training import (
     SequenceDataset,
@@ -32,6 +31,7 @@ from sklyap.networks.training import (
     check_net_params,
     derived_seed,
 )
+from sklyap.networks.weights import check_sample_weight, scaled
 from sklyap.runtime import isolated_rng, trainable
 from sklyap.validation import resolve_device
 
@@ -42,7 +42,7 @@ _CLIP = "callbacks__gradient_clip__gradient_clip_value"
 _CHANGEABLE = ("lr", "max_epochs", "batch_size", "verbose", _CLIP)
 
 
-class RecurrentEstimator(StateMixin, BaseEstimator):
+class RecurrentEstimator(InputsMixin, StateMixin, BaseEstimator):
     """Base of RNNClassifier and RNNRegressor, which say what a target is."""
 
     _criterion: type[nn.Module]
@@ -119,7 +119,16 @@ class RecurrentEstimator(StateMixin, BaseEstimator):
         check_is_fitted(self)
         return self.net_.history
 
-    def fit(self, X: ArrayLike, y: ArrayLike, X_val: ArrayLike | None = None, y_val: ArrayLike | None = None) -> Self:
+    @suggests_keywords
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        X_val: ArrayLike | None = None,
+        y_val: ArrayLike | None = None,
+        *,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Train for `max_epochs` epochs, from new weights unless `warm_start` is set.
 
         Parameters
@@ -132,6 +141,10 @@ class RecurrentEstimator(StateMixin, BaseEstimator):
             have a last axis of several outputs.
         X_val, y_val : array-like, optional
             Validation data; they take the place of `validation_fraction`.
+        sample_weight : array-like of shape (n_sequences,), optional
+            Weights of the sequences in the loss, none negative; those of weight zero are left out, though their classes
+            and tokens count. Only ratios matter. A whole number acts as that many repetitions, but for which
+            sequences share a batch. Where validation data are split off from X, their losses are weighted too.
 
         Returns
         -------
@@ -145,22 +158,25 @@ class RecurrentEstimator(StateMixin, BaseEstimator):
             If the loss or the weights become NaN or infinite. `net_` and `history_` stay for inspection.
         """
         fresh = not (self.warm_start and hasattr(self, "net_"))
-        return self._train(X, y, X_val, y_val, fresh=fresh)
+        return self._train(X, y, X_val, y_val, sample_weight=sample_weight, fresh=fresh)
 
     # Training
 
     @trainable()
-    def _train(self, X, y, X_val=None, y_val=None, *, fresh, epochs=None, classes=None):
+    def _train(self, X, y, X_val=None, y_val=None, *, fresh, sample_weight=None, epochs=None, classes=None):
         check_parameters(self)
         X, y = self._check_data(X, y, fresh=fresh)
         valid = self._check_valid_data(X_val, y_val, X, fresh=fresh)
+        weight = check_sample_weight(sample_weight, len(X), type(self).__name__)
         if fresh:
             self._learn_inputs([X] if valid is None else [X, valid[0]])
             self._learn_targets([y] if valid is None else [y, valid[1]], classes)
             self.seed_ = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        data = self._tensors(X, y, "y")
+        if weight is not None:
+            X, y, weight = X[weight > 0], y[weight > 0], weight[weight > 0]
+        data: tuple[Tensor, Tensor, NDArray | None] = (*self._tensors(X, y, "y"), weight)
         if valid is not None:
-            valid = self._tensors(*valid, "y_val")
+            valid = (*self._tensors(*valid, "y_val"), None)
         elif self.validation_fraction is not None:
             data, valid = self._split(*data)
         options = self._net_options()
@@ -169,7 +185,12 @@ class RecurrentEstimator(StateMixin, BaseEstimator):
         else:
             self._go_on_with(options)
         with self._isolated_rng():
-            self.net_.train(*data, valid, epochs=self.net_.max_epochs if epochs is None else epochs)
+            self.net_.train(
+                *self._scaled(data),
+                None if valid is None else self._scaled(valid),
+                class_weight=self._class_weights(data[1], data[2]),
+                epochs=self.net_.max_epochs if epochs is None else epochs,
+            )
         return self
 
     def _tensors(self, X: NDArray, y: NDArray, name: str) -> tuple[Tensor, Tensor]:
@@ -179,7 +200,7 @@ class RecurrentEstimator(StateMixin, BaseEstimator):
             targets[~counted(data)] = math.nan if targets.is_floating_point() else IGNORED
         return data, targets
 
-    def _split(self, X: Tensor, y: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def _split(self, X: Tensor, y: Tensor, weight: NDArray | None) -> tuple[Any, Any]:
         """Split off validation data, the same in every call on the same data."""
         options = {"test_size": self.validation_fraction, "random_state": self.seed_}
         rows = np.arange(len(X))
@@ -187,7 +208,13 @@ class RecurrentEstimator(StateMixin, BaseEstimator):
             train, valid = train_test_split(rows, stratify=self._strata(y), **options)
         except ValueError:  # classes too small to be on both sides
             train, valid = train_test_split(rows, **options)
-        return (X[train], y[train]), (X[valid], y[valid])
+        parts = [(X[i], y[i], None if weight is None else weight[i]) for i in (train, valid)]
+        return parts[0], parts[1]
+
+    def _scaled(self, data: tuple[Tensor, Tensor, NDArray | None]) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return data with weights of mean one over their targets, None where all weigh the same."""
+        X, y, weight = data
+        return X, y, scaled(weight, counted(X).sum(1).numpy() if self.readout == "all" else None)
 
     def _architecture(self) -> dict[str, Any]:
         return {
@@ -295,118 +322,6 @@ class RecurrentEstimator(StateMixin, BaseEstimator):
         there = counted(torch.from_numpy(X)).numpy()
         return np.broadcast_to(there.reshape(*there.shape, *[1] * (len(shape) - 2)), shape)
 
-    # Inputs
-
-    def _check_data(self, X: Any, y: Any, *, fresh: bool) -> tuple[NDArray, NDArray]:
-        if y is None:
-            raise ValueError(f"This {type(self).__name__} estimator requires y to be passed, but the target y is None.")
-        checked = self._check_X(X, fresh=fresh)
-        self._check_steps(X, y, "y")
-        X, y = checked, self._check_y(self._rectangular(y, "y"), "y")
-        self._check_lengths(X, y, "y")
-        return X, y
-
-    def _check_steps(self, X: Any, y: Any, name: str) -> None:
-        """Refuse targets that are not as many at every sequence as it has steps."""
-        if self.readout != "all" or not (is_ragged(X) or is_ragged(y)):
-            return
-        steps, targets = ([len(row) for row in (one_by_one(a) if isinstance(a, PackedSequence) else a)] for a in (X, y))
-        for i, (a, b) in enumerate(zip_longest(steps, targets, fillvalue="no")):
-            if a != b:
-                raise ValueError(
-                    f"The {name!r} parameter of {type(self).__name__} must hold a target for every step of each "
-                    f"sequence, with readout='all'. Sequence {i} has {a} steps and {b} targets."
-                )
-
-    def _rectangular(self, y: Any, name: str) -> Any:
-        """Return targets of sequences of unequal length as one array, repeated to the longest."""
-        if self.readout != "all" or not is_ragged(y):
-            return y
-        rows = rows_of(y, name, type(self).__name__)
-        padded = pad(rows, rows[0].flat[0])
-        return padded if any(np.ndim(row) > 1 for row in y) else padded[..., 0]
-
-    def _check_valid_data(self, X_val: Any, y_val: Any, X: NDArray, *, fresh: bool) -> tuple[NDArray, NDArray] | None:
-        if (X_val is None) != (y_val is None):
-            raise ValueError("The 'X_val' and 'y_val' parameters must be given together. Got only one of them.")
-        if X_val is None:
-            return None
-        if (self.net_params or {}).get("train_split"):
-            raise ValueError("The 'X_val' parameter and net_params['train_split'] exclude each other. Got both.")
-        self._check_steps(X_val, y_val, "y_val")
-        X_val, y_val = to_numpy(X_val), self._check_y(self._rectangular(y_val, "y_val"), "y_val")
-        if self.input_type == "tokens":
-            n_tokens = self.n_tokens if fresh else self.n_inputs_
-            X_val = self._checked_tokens(X_val, "X_val", n_tokens)
-        else:
-            X_val = self._checked_values(X_val, "X_val")
-            if X_val.shape[2] != X.shape[2]:
-                raise ValueError(f"X_val has {X_val.shape[2]} inputs per step, but X has {X.shape[2]}.")
-        self._check_lengths(X_val, y_val, "y_val")
-        return X_val, y_val
-
-    def _check_lengths(self, X: NDArray, y: NDArray, name: str) -> None:
-        check_consistent_length(X, y)
-        if self.readout == "all" and y.shape[:2] != X.shape[:2]:
-            raise ValueError(
-                f"The {name!r} parameter of {type(self).__name__} must hold a target at every step, shape "
-                f"{X.shape[:2]}, with readout='all'. Got shape {y.shape} instead."
-            )
-
-    def _check_X(self, X: Any, *, fresh: bool) -> NDArray:
-        """Return float32 (n_sequences, n_steps, n_inputs), or int64 tokens (n_sequences, n_steps)."""
-        X, who = to_numpy(X), type(self).__name__
-        if self.input_type == "tokens":
-            X = self._checked_tokens(X, "X", self.n_tokens if fresh else self.n_inputs_)
-            if fresh:
-                self._n_columns = None
-                self._set_features(None)
-            return X
-        table = not is_ragged(X) and rank(X) <= 2
-        if table and (fresh or self._n_columns is not None):
-            # To scikit-learn our steps are its features: their number and names are checked and recorded.
-            X = validate_data(self, X, dtype=np.float32, reset=fresh)
-        X = self._checked_values(X, "X")
-        if fresh:
-            self._n_columns = X.shape[1] if table else None
-            if not table:
-                self._set_features(X.shape[2])
-        elif X.shape[2] != self.n_inputs_:
-            raise ValueError(f"X has {X.shape[2]} inputs per step, but {who} was fitted with {self.n_inputs_}.")
-        return X
-
-    def _checked_values(self, X: Any, name: str) -> NDArray:
-        if not is_ragged(X):
-            return check_values(X, name, self)
-        rows = rows_of(X, name, type(self).__name__)
-        values = check_values(np.concatenate(rows)[np.newaxis], name, self)[0]
-        return pad(np.split(values, np.cumsum([len(row) for row in rows])[:-1]), np.nan)
-
-    def _checked_tokens(self, X: Any, name: str, n_tokens: int | None) -> NDArray:
-        who = type(self).__name__
-        if not is_ragged(X):
-            return check_tokens(X, name, n_tokens, who)
-        rows = [row[:, 0] for row in rows_of(X, name, who)]
-        tokens = check_tokens(np.concatenate(rows)[np.newaxis], name, n_tokens, who)[0]
-        return pad(np.split(tokens, np.cumsum([len(row) for row in rows])[:-1]), -1)
-
-    def _set_features(self, n_features: int | None, names: list[str] | None = None) -> None:
-        """Record what scikit-learn calls features: columns of a table, inputs per step otherwise, never tokens."""
-        for attribute in ("n_features_in_", "feature_names_in_"):
-            self.__dict__.pop(attribute, None)
-        if n_features is not None:
-            self.n_features_in_ = n_features
-        if names is not None:
-            if not all(isinstance(name, str) for name in names) or len(names) != n_features:
-                raise ValueError(f"it has feature names {names!r:.80} for {n_features} features")
-            self.feature_names_in_ = np.array(names, dtype=object)
-
-    def _learn_inputs(self, Xs: list[NDArray]) -> None:
-        if self.input_type == "tokens":
-            self.n_inputs_ = int(self.n_tokens or 1 + max(X.max() for X in Xs))
-        else:
-            self.n_inputs_ = Xs[0].shape[2]
-
     # Targets, which subclasses define
 
     def _check_y(self, y: Any, name: str) -> NDArray:
@@ -431,6 +346,10 @@ class RecurrentEstimator(StateMixin, BaseEstimator):
     def _width(self) -> int:
         """Return the number of outputs."""
         raise NotImplementedError
+
+    def _class_weights(self, targets: Tensor, weight: NDArray | None) -> Tensor | None:
+        """Return the factor of each class in the training loss; None where there is none."""
+        return None
 
     def _strata(self, y: Tensor) -> Tensor | None:
         """Return what a split into training and validation data keeps in proportion."""

@@ -60,6 +60,7 @@ def check_parameters(estimator: Any) -> None:
     _check_token_parameters(estimator, who)
     _check_validation_fraction(estimator.validation_fraction, who)
     _check_dicts(estimator, who)
+    _check_class_weight(getattr(estimator, "class_weight", None), who)
     _check_cell(estimator, who)
     _check_optimizer(estimator.optimizer, who)
     if not isinstance(estimator.callbacks, list | tuple | None):
@@ -82,6 +83,18 @@ def _check_dicts(estimator: Any, who: str) -> None:
             raise ValueError(
                 f"The {name!r} parameter of {who} must be None or a dict. Got {getattr(estimator, name)!r} instead."
             )
+
+
+def _check_class_weight(class_weight: Any, who: str) -> None:
+    if class_weight is None or (isinstance(class_weight, str) and class_weight == "balanced"):
+        return
+    if not isinstance(class_weight, dict):
+        raise ValueError(
+            f"The 'class_weight' parameter of {who} must be None, 'balanced' or a dict of labels to weights. "
+            f"Got {class_weight!r} instead."
+        )
+    for label, weight in class_weight.items():
+        check_real(weight, f"class_weight[{label!r}]", low=0.0, caller=who)
 
 
 def _check_chrono(estimator: Any, who: str) -> None:

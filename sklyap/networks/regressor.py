@@ -17,6 +17,7 @@ from sklyap.cells import closed_loop
 from sklyap.exceptions import DivergedError
 from sklyap.networks.base import RecurrentEstimator
 from sklyap.networks.checks import as_tensor, to_numpy
+from sklyap.networks.keywords import suggests_keywords
 from sklyap.validation import check_int
 
 __all__ = ["RNNRegressor"]
@@ -31,7 +32,7 @@ class RNNRegressor(RegressorMixin, RecurrentEstimator):
     Parameters
     ----------
     cell, hidden_size, num_layers, ... : optional
-        All parameters are those of :class:`RNNClassifier`, with the same defaults. A `criterion` in
+        All parameters are those of :class:`RNNClassifier` but `class_weight`, with the same defaults. A `criterion` in
         `net_params` sees outputs and targets of shape (n, n_outputs).
 
     Attributes
@@ -77,19 +78,22 @@ class RNNRegressor(RegressorMixin, RecurrentEstimator):
         tags.regressor_tags.poor_score = True
         return tags
 
-    def partial_fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+    @suggests_keywords
+    def partial_fit(self, X: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None) -> Self:
         """Train for one epoch on X and y, going on from where training stands.
 
         Parameters
         ----------
         X, y : array-like
             As in `fit`.
+        sample_weight : array-like of shape (n_sequences,), optional
+            As in `fit`; only ratios within one call matter.
 
         Returns
         -------
         self
         """
-        return self._train(X, y, fresh=not hasattr(self, "net_"), epochs=1)
+        return self._train(X, y, sample_weight=sample_weight, fresh=not hasattr(self, "net_"), epochs=1)
 
     def predict(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return predictions.

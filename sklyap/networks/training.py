@@ -20,6 +20,7 @@ from torch.utils.data import BatchSampler, DataLoader, RandomSampler, Sequential
 
 from sklyap.exceptions import DivergedError
 from sklyap.networks.padding import IGNORED, without_padding
+from sklyap.networks.weights import WeightedDataset, check_weighable, inputs_of, weighted_loss, weights_of
 from sklyap.runtime import seed_generators
 from sklyap.validation import suggestion
 
@@ -78,8 +79,11 @@ class ValidAccuracy(PassthroughScoring):
         if not training:
             wanted = torch.as_tensor(batch[1]).cpu()
             wanted = wanted[:, : y_pred.shape[1]] if y_pred.ndim > 2 else wanted
-            right = y_pred.argmax(-1).cpu() == wanted
-            net.history.record_batch(self.name, right[wanted != IGNORED].double().mean().item())
+            right = (y_pred.argmax(-1).cpu() == wanted).double()
+            weight = weights_of(batch[0])
+            if weight is not None:
+                right *= weight.cpu().reshape(-1, *[1] * (right.ndim - 1))
+            net.history.record_batch(self.name, right[wanted != IGNORED].mean().item())
 
 
 class _StoppedEarlyError(Exception):
@@ -101,6 +105,7 @@ class SequenceNet(NeuralNet):
     """
 
     train_split: Any
+    _class_weight: Tensor | None = None
 
     def __init__(self, *args: Any, seed: int = 0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -112,24 +117,43 @@ class SequenceNet(NeuralNet):
         module: nn.Module = self.module_
         return getattr(module, "_orig_mod", module)
 
-    def train(self, X: Tensor, y: Tensor, valid: tuple[Tensor, Tensor] | None = None, *, epochs: int) -> SequenceNet:
+    def train(
+        self,
+        X: Tensor,
+        y: Tensor,
+        weight: Tensor | None = None,
+        valid: tuple[Tensor, Tensor, Tensor | None] | None = None,
+        *,
+        class_weight: Tensor | None = None,
+        epochs: int,
+    ) -> SequenceNet:
         """Train for `epochs` more epochs, and evaluate on `valid` after each.
+
+        `weight` holds a weight of each sequence, as `valid` does in its third place; `class_weight`, of each class, is
+        for training alone.
 
         skorch's `partial_fit` takes every KeyboardInterrupt for a callback's wish to stop early. Here only
         one raised at the end of an epoch, as callbacks do, is: Ctrl-C interrupts.
         """
         train_split = self.train_split
         if valid is not None:
-            self.train_split = predefined_split(self.get_dataset(*valid))
+            self.train_split = predefined_split(self._dataset_of(*valid))
+        if weight is not None or class_weight is not None:
+            check_weighable(self, "fit")
+        self._class_weight = class_weight
         try:
             self.notify("on_train_begin", X=X, y=y)
-            self.fit_loop(X, y, epochs=epochs)
+            self.fit_loop(self._dataset_of(X, y, weight), y, epochs=epochs)
         except _StoppedEarlyError:
             pass
         finally:
-            self.train_split = train_split  # a fitted net keeps no data
+            self.train_split, self._class_weight = train_split, None  # a fitted net keeps no data
         self.notify("on_train_end", X=X, y=y)
         return self
+
+    def _dataset_of(self, X: Tensor, y: Tensor, weight: Tensor | None) -> Any:
+        dataset = self.get_dataset(X, y)
+        return dataset if weight is None else WeightedDataset(dataset, weight)
 
     def outputs(self, X: Tensor) -> Iterator[Tensor]:
         """Yield the network's outputs on `X`, batch by batch, on the CPU.
@@ -185,13 +209,16 @@ class SequenceNet(NeuralNet):
 
     def infer(self, x: Any, **fit_params: Any) -> Any:
         """Run the network on a batch, sequences of unequal length with theirs."""
-        x, lengths = without_padding(torch.as_tensor(x))
+        x, lengths = without_padding(torch.as_tensor(inputs_of(x)))
         if lengths is not None:
             fit_params["lengths"] = lengths.to(self.device)
         return super().infer(x, **fit_params)
 
-    def get_loss(self, y_pred: Tensor, y_true: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the criterion, with sequences and steps as one axis of rows."""
+    def get_loss(self, y_pred: Tensor, y_true: Tensor, X: Any = None, training: bool = False, **kwargs: Any) -> Tensor:
+        """Return the criterion, with sequences and steps as one axis of rows, and weights where there are any."""
+        weight = weights_of(X)
+        if weight is not None:
+            weight = weight.reshape(-1, *[1] * (y_pred.ndim - 2)).expand(y_pred.shape[:-1]).flatten()
         if y_pred.ndim > 2:  # cut to the longest sequence of the batch
             y_true = y_true[:, : y_pred.shape[1]]
         rows = y_pred.flatten(0, -2)
@@ -200,7 +227,13 @@ class SequenceNet(NeuralNet):
         there = ~y_true.isnan().any(-1) if y_true.is_floating_point() else y_true != IGNORED
         if y_pred.ndim > 2 and not bool(there.all()):
             rows, y_true = rows[there.to(rows.device)], y_true[there]
-        return super().get_loss(rows, y_true, *args, **kwargs)
+            weight = None if weight is None else weight[there.to(weight.device)]
+        if training and self._class_weight is not None:
+            of_class = self._class_weight[y_true.to(self._class_weight.device)]
+            weight = of_class if weight is None else weight * of_class.to(weight.device)
+        if weight is None:
+            return super().get_loss(rows, y_true, X=X, training=training, **kwargs)
+        return weighted_loss(self.criterion_, rows, y_true.to(rows.device), weight.to(rows.device, rows.dtype))
 
 
 class ClassifierNet(ClassifierMixin, SequenceNet):

@@ -11,7 +11,9 @@ import torch
 from sklearn.base import BaseEstimator
 from skorch import NeuralNet
 from skorch.callbacks import Callback
+from skorch.dataset import unpack_data
 
+from sklyap.networks.weights import inputs_of
 from sklyap.population.records import Snapshot, epoch_key
 from sklyap.runtime import isolated_rng
 
@@ -90,22 +92,32 @@ class SnapshotCallback(Callback):
 
     def _measure(self, net: NeuralNet, epoch: float) -> None:
         """Keep the network where training has recorded no loss yet."""
-        loss = _loss(net, self._data)
+        loss = _loss(net, self._data, as_training=not self._has_validation)
         train_loss, valid_loss = (None, loss) if self._has_validation else (loss, None)
         self.snapshots_[epoch_key(epoch)] = Snapshot(epoch, train_loss, valid_loss, state=self._state(int(epoch)))
 
 
-def _loss(net: NeuralNet, dataset: Any) -> float:
-    """Return the mean loss over `dataset`, as skorch averages it, and leave no trace in the net."""
+def _loss(net: NeuralNet, dataset: Any, *, as_training: bool) -> float:
+    """Return the mean loss over `dataset`, as skorch averages it, and leave no trace in the net.
+
+    The loss that is trained on has the weights of classes, that of validation data has none.
+    """
     training = net.module_.training
     with isolated_rng(torch.device(net.device), 0):  # a loader draws a seed even when it does not shuffle
         batches = [
-            (net.validation_step(batch)["loss"].item(), len(batch[0]))
+            (_loss_of(net, batch, training=as_training), len(inputs_of(batch[0])))
             for batch in net.get_iterator(dataset, training=False)
         ]
     net._set_training(training)
     losses, sizes = np.array(batches).T
     return float(np.average(losses, weights=sizes))
+
+
+def _loss_of(net: NeuralNet, batch: Any, *, training: bool) -> float:
+    X, y = unpack_data(batch)
+    with torch.no_grad():
+        outputs = net.evaluation_step(batch, training=False)
+        return float(net.get_loss(outputs, y, X=X, training=training))
 
 
 def history_columns(history: Any) -> dict[str, np.ndarray]:

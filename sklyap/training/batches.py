@@ -9,6 +9,8 @@ import torch
 from skorch import NeuralNet
 from skorch.dataset import unpack_data
 
+from sklyap.networks import weights
+
 __all__ = ["first_batch", "inputs_of", "some"]
 
 
@@ -19,7 +21,7 @@ def some(sequences: Any, n: int) -> Any:
 
 def inputs_of(batch: Any, caller: str) -> Any:
     """Return the sequences in a batch of a skorch net."""
-    X, _ = unpack_data(batch)
+    X = weights.inputs_of(unpack_data(batch)[0])
     if not isinstance(X, torch.Tensor | np.ndarray | list):
         raise TypeError(
             f"{caller} needs batches whose input is an array or a tensor, or the 'sequences' parameter. "

@@ -1,8 +1,14 @@
 """Callbacks of skorch on our nets: scores by name and by function, stopping, schedules, averages."""
 
+import sys
+from types import SimpleNamespace
+from unittest.mock import MagicMock
+
 import numpy as np
 import pytest
+import skorch.callbacks
 import torch
+from sklearn.datasets import load_digits
 from sklearn.metrics import accuracy_score
 from skorch.callbacks import (
     BatchScoring,
@@ -13,16 +19,24 @@ from skorch.callbacks import (
     Freezer,
     GradientNormClipping,
     Initializer,
+    InputShapeSetter,
+    LoadInitState,
     LRScheduler,
+    MlflowLogger,
+    NeptuneLogger,
     ParamMapper,
+    PassthroughScoring,
     PrintLog,
     ProgressBar,
+    SacredLogger,
+    TensorBoard,
     TrainEndCheckpoint,
     Unfreezer,
+    WandbLogger,
     WarmRestartLR,
 )
 
-from sklyap import RNNClassifier, RNNRegressor
+from sklyap import RNNRegressor
 from tests.networks.helpers import small
 
 
@@ -60,27 +74,78 @@ def test_regressors_are_scored(scoring, digits):
     assert np.isfinite(network.fit(X, y.astype(float)).history_[:, "own"]).all()
 
 
-@pytest.mark.parametrize(
-    "callback",
-    [
-        BatchScoring("accuracy", name="own", lower_is_better=False),
-        EarlyStopping(patience=5),
-        EpochTimer(),
-        Freezer("readout.bias"),
-        GradientNormClipping(1.0),
-        LRScheduler("StepLR", step_size=1),
-        ParamMapper("readout.*", at=1),
-        PrintLog(sink=lambda line: None),
-        ProgressBar(detect_notebook=False),
-        Initializer("readout.weight", fn=torch.nn.init.zeros_),
-        TrainEndCheckpoint(),
-        Unfreezer("readout.*", at=2),
-        LRScheduler(WarmRestartLR),
-        Checkpoint(),
-    ],
-    ids=lambda callback: type(callback).__name__,
-)
-def test_every_callback_of_skorch_runs(callback, digits, tmp_path, monkeypatch):
+CALLBACKS = {
+    "BatchScoring": lambda: BatchScoring("accuracy", name="own", lower_is_better=False),
+    "Checkpoint": Checkpoint,
+    "EarlyStopping": lambda: EarlyStopping(patience=5),
+    "EpochScoring": lambda: EpochScoring("f1_macro", lower_is_better=False),
+    "EpochTimer": EpochTimer,
+    "Freezer": lambda: Freezer("readout.bias"),
+    "GradientNormClipping": lambda: GradientNormClipping(1.0),
+    "Initializer": lambda: Initializer("readout.weight", fn=torch.nn.init.zeros_),
+    "InputShapeSetter": lambda: InputShapeSetter(param_name="n_inputs"),
+    "LRScheduler": lambda: LRScheduler("StepLR", step_size=1),
+    "LoadInitState": lambda: LoadInitState(checkpoint()),
+    "MlflowLogger": lambda: MlflowLogger(MagicMock(), MagicMock()),
+    "NeptuneLogger": lambda: NeptuneLogger(Recorder(), close_after_train=False),
+    "ParamMapper": lambda: ParamMapper("readout.*", at=1),
+    "PassthroughScoring": lambda: PassthroughScoring("train_loss", on_train=True),
+    "PrintLog": lambda: PrintLog(sink=lambda line: None),
+    "ProgressBar": lambda: ProgressBar(detect_notebook=False),
+    "SacredLogger": lambda: SacredLogger(Recorder()),
+    "TensorBoard": lambda: TensorBoard(Recorder()),
+    "TrainEndCheckpoint": TrainEndCheckpoint,
+    "Unfreezer": lambda: Unfreezer("readout.*", at=2),
+    "WandbLogger": lambda: WandbLogger(Recorder()),
+    "WarmRestartLR": lambda: LRScheduler(WarmRestartLR),
+}
+
+
+class Recorder:
+    """Stands for the client of an experiment tracker: takes every call and item."""
+
+    config = summary = property(lambda self: self)
+    dir = "."
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *args, **kwargs: self
+
+    def __getitem__(self, key):
+        return self
+
+    def __setitem__(self, key, value):
+        pass
+
+
+def checkpoint():
+    """Return what a run of the same net has saved."""
+    saved = Checkpoint(dirname="saved", monitor="train_loss_best", load_best=False)
+    small(callbacks=[saved]).fit(*digits_of_tests())
+    return saved
+
+
+def digits_of_tests():
+    X, y = load_digits(return_X_y=True)
+    return X[:400].reshape(-1, 8, 8) / 16, y[:400]
+
+
+def test_the_list_of_callbacks_is_that_of_skorch():
+    assert CALLBACKS.keys() == set(skorch.callbacks.__all__) - {"Callback"}
+
+
+@pytest.mark.parametrize("name", CALLBACKS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_every_callback_of_skorch_runs(name, weighted, digits, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # checkpoints go where one is
-    network = small(validation_fraction=0.25, callbacks=[callback]).fit(*digits)
-    assert len(network.history_) == 2 and isinstance(network, RNNClassifier)
+    monkeypatch.setitem(sys.modules, "neptune", MagicMock())
+    monkeypatch.setitem(sys.modules, "neptune.handler", SimpleNamespace(Handler=Recorder))
+    monkeypatch.setitem(sys.modules, "neptune.types", MagicMock())
+    X, y = digits
+    weights = {"sample_weight": 1.0 + y} if weighted else {}
+    network = small(validation_fraction=0.25, callbacks=[CALLBACKS[name]()]).fit(X, y, **weights)
+    # A net that was loaded goes on after the two epochs of its checkpoint.
+    assert len(network.history_) == (4 if name == "LoadInitState" else 2)
+    assert np.isfinite(network.history_[:, "train_loss"]).all()
+    assert network.predict(X).shape == y.shape
