@@ -15,6 +15,7 @@ to add runs. Everything found in the directory is in the table and the figure.
 import argparse
 import json
 import time
+import warnings
 from pathlib import Path
 
 import matplotlib
@@ -27,8 +28,9 @@ import torch
 from skorch.callbacks import Callback
 from tqdm.auto import tqdm
 
-from sklyap import RNNClassifier
+from sklyap import RNNClassifier, lyapunov_spectrum
 from sklyap.datasets import make_delayed_copy, make_delayed_xor, make_recall
+from sklyap.exceptions import SklyapWarning
 from sklyap.training import GradientFlossing
 
 N_TRAIN, N_VALID = 640, 256
@@ -46,6 +48,40 @@ class UntilSuccess(Callback):
             raise KeyboardInterrupt  # skorch's way to stop early
 
 
+class Recorder(Callback):
+    """Keep the exponents and the norm of the loss gradient through training, on validation data, off the clock.
+
+    Looks are before training (after flossing, if that comes first) and after epochs 1, 2, 4, 8, …
+    """
+
+    def __init__(self, X, y, n_sequences=32):
+        self.X, self.y, self.n_sequences = X, y, n_sequences
+
+    def initialize(self):
+        self.looks_, self.seconds_ = [], 0.0
+        return self
+
+    def on_train_begin(self, net, **kwargs):
+        self._look(net, 0)
+
+    def on_epoch_end(self, net, **kwargs):
+        epoch = len(net.history)
+        if epoch & (epoch - 1) == 0:
+            self._look(net, epoch)
+
+    def _look(self, net, epoch):
+        start = time.process_time()
+        X, y = torch.as_tensor(self.X[: self.n_sequences]), torch.as_tensor(self.y[: self.n_sequences])
+        weights = list(net.module_.recurrent.parameters())
+        gradient = torch.autograd.grad(net.get_loss(net.infer(X), y), weights)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SklyapWarning)  # the sign of an exponent near zero is not settled
+            spectrum = lyapunov_spectrum(net, X[:4], warmup=0).exponents
+        norm = torch.cat([g.flatten() for g in gradient]).norm().item()
+        self.looks_.append({"epoch": epoch, "gradient": norm, "exponents": spectrum.round(4).tolist()})
+        self.seconds_ += time.process_time() - start
+
+
 def data(task, delay, seed, n):
     """Return sequences, targets, whether targets are at every step, and the accuracy that counts as success."""
     if task == "recall":
@@ -57,12 +93,13 @@ def data(task, delay, seed, n):
     return X, y, True, 1 - known * (1 - SUCCESS)
 
 
-def flossing(when, options):
+def flossing(when, n_steps, options):
     """Return the callback, None for plain training."""
     if when == "none":
         return None
     return GradientFlossing(
-        n_exponents=None if options.exponents is None else options.exponents,
+        n_exponents=options.exponents,
+        tolerance=1 / n_steps if options.tolerance is None else options.tolerance,
         pretrain_epochs=options.passes if when in ("before", "both") else 0,
         every=options.every if when in ("during", "both") else None,
         weight=options.weight,
@@ -74,15 +111,16 @@ def run(task, cell, delay, when, init, clip, seed, options):
     """Train one network; return what came out."""
     X, y, every_step, mark = data(task, delay, seed, N_TRAIN)
     X_val, y_val, *_ = data(task, delay, seed + 10_000, N_VALID)
-    steer = flossing(when, options)
+    recorder = Recorder(X_val, y_val)
+    steer = flossing(when, X.shape[1], options)
     estimator = RNNClassifier(
         cell, options.hidden, init=init, readout="all" if every_step else "last", max_epochs=options.epochs,
         lr=options.lr, batch_size=options.batch, optimizer="adamw", gradient_clip=1.0 if clip else None,
-        callbacks=[*([] if steer is None else [steer]), UntilSuccess(mark)], random_state=seed, device="cpu",
+        callbacks=[*([] if steer is None else [steer]), recorder, UntilSuccess(mark)], random_state=seed, device="cpu",
     )  # fmt: skip
     start = time.process_time()
     estimator.fit(X, y, X_val, y_val)
-    seconds = time.process_time() - start
+    seconds = time.process_time() - start - recorder.seconds_
     accuracy = np.array(estimator.history_[:, "valid_accuracy"])
     rounds = [] if steer is None else steer.rounds_
     return {
@@ -91,6 +129,8 @@ def run(task, cell, delay, when, init, clip, seed, options):
         "accuracy": accuracy.round(4).tolist(),
         "loss": np.round(estimator.history_[:, "train_loss"], 5).tolist(),
         "seconds": seconds,
+        "flossing seconds": 0.0 if steer is None else steer.seconds_,
+        "looks": recorder.looks_,
         "before": rounds[0].before.round(4).tolist() if rounds else None,
         "after": rounds[-1].after.round(4).tolist() if rounds else None,
     }
@@ -200,14 +240,15 @@ def parse(arguments):
     parser.add_argument("--no-clip", action="store_true", help="train without gradient clipping")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--hidden", type=int, default=32)
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--exponents", type=int, default=None, help="k of flossing (all by default)")
     parser.add_argument("--passes", type=int, default=3, help="of flossing before training")
     parser.add_argument("--every", type=int, default=10, help="batches between rounds during training")
     parser.add_argument("--weight", type=float, default=3.0, help="learning rate of flossing over that of the task")
-    parser.add_argument("--sequences", type=int, default=4, help="of a batch that flossing uses")
+    parser.add_argument("--sequences", type=int, default=2, help="of a batch that flossing uses")
+    parser.add_argument("--tolerance", type=float, default=None, help="of flossing (one over the steps by default)")
     parser.add_argument("--minutes", type=float, default=None, help="begin no run after so many minutes")
     parser.add_argument("--output", default="results/flossing")
     parser.add_argument("--quiet", action="store_true")

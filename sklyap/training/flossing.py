@@ -74,6 +74,10 @@ class GradientFlossing(Callback):
     pretrain_epochs : int, default=0
         Passes over the training data before training, each a round with a gradient step of flossing, and none on the
         task, for every batch.
+    tolerance : float, default=0.0
+        Root mean squared distance of the exponents to the target, in nats per step, that is close enough: passes before
+        training end there, and rounds during training take no gradient step. One over the number of steps leaves
+        gradients within a factor of about e over a sequence.
     until : int, optional
         The last epoch with rounds during training; no limit by default.
     n_updates : int, default=1
@@ -141,6 +145,7 @@ class GradientFlossing(Callback):
         every: int | None = 10,
         unit: str = "batch",
         pretrain_epochs: int = 0,
+        tolerance: float = 0.0,
         until: int | None = None,
         n_updates: int = 1,
         n_sequences: int = 16,
@@ -154,6 +159,7 @@ class GradientFlossing(Callback):
         self.every = every
         self.unit = unit
         self.pretrain_epochs = pretrain_epochs
+        self.tolerance = tolerance
         self.until = until
         self.n_updates = n_updates
         self.n_sequences = n_sequences
@@ -180,7 +186,9 @@ class GradientFlossing(Callback):
         dataset = net.get_dataset(X, y)
         for epoch in range(1, self.pretrain_epochs + 1):
             batches = (self._sequences(data) for data in net.get_iterator(dataset, training=True))
-            self._round(net, batches, f"pass {epoch} before training", epoch=0, batch=0)
+            done = self._round(net, batches, f"pass {epoch} before training", epoch=0, batch=0)
+            if done is not None and self._close(done.after):
+                break
 
     def on_epoch_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         self._losses: list[float] = []
@@ -233,8 +241,12 @@ class GradientFlossing(Callback):
                 with torch.enable_grad():
                     loss, before = self._update(net, sequences)
                 first = first or (loss, before)
-            with torch.no_grad():
-                after = _mean(self._exponents(net, sequences))
+                if self._close(before):
+                    after = before
+                    break
+            else:
+                with torch.no_grad():
+                    after = _mean(self._exponents(net, sequences))
         except (DivergedError, _NotFiniteError) as error:
             self.n_skipped_ += 1
             message = f"A round of {_NAME} was left at {where}: {error} Training goes on."
@@ -254,7 +266,9 @@ class GradientFlossing(Callback):
         if bool(exponents.isnan().any()) or not bool(finite.any()):
             kind = "NaN" if bool(exponents.isnan().any()) else "-inf, all directions are annihilated"
             raise _NotFiniteError(f"its exponents are {kind}.")
-        loss = (exponents[finite] - self.target).square().mean()
+        loss, mean = (exponents[finite] - self.target).square().mean(), _mean(exponents)
+        if self._close(mean):
+            return loss.item(), mean
         parameters = [p for p in net.module_.parameters() if p.requires_grad]
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         moved = [(p, g) for p, g in zip(parameters, gradients, strict=True) if g is not None]
@@ -262,7 +276,11 @@ class GradientFlossing(Callback):
             raise _NotFiniteError("the gradient of its loss is NaN or infinite.")
         if moved:
             self._step(net, parameters, moved)
-        return loss.item(), _mean(exponents)
+        return loss.item(), mean
+
+    def _close(self, exponents: NDArray[np.float64]) -> bool:
+        distance = exponents[np.isfinite(exponents)] - self.target
+        return bool(np.square(distance).mean() < self.tolerance**2) if distance.size else False
 
     def _step(self, net: NeuralNet, parameters: list[nn.Parameter], moved: list[tuple[nn.Parameter, Tensor]]) -> None:
         if self._optimizer is None:
@@ -285,7 +303,8 @@ class GradientFlossing(Callback):
 
     def _check(self, net: NeuralNet, X: Any, y: Any) -> None:
         check_real(self.target, "target", caller=_NAME)
-        check_real(self.weight, "weight", low=0.0, caller=_NAME)
+        for name in ("weight", "tolerance"):
+            check_real(getattr(self, name), name, low=0.0, caller=_NAME)
         check_choice(self.unit, "unit", ["batch", "epoch"], caller=_NAME)
         check_int(self.pretrain_epochs, "pretrain_epochs", low=0, caller=_NAME)
         check_int(self.warmup, "warmup", low=0, caller=_NAME)
