@@ -97,6 +97,13 @@ def _mix(blocks: Blocks, products: Tensor, n_rows: int) -> Tensor:
     """Return the rows ``Σ_g blocks_rg ⊙ products_g``: (*batch, R·H, m) from products (*batch or 1, G, H, m)."""
     shape = next(iter(blocks.values())).shape[:-1]
     H, m = products.shape[-2:]
+    if torch.is_grad_enabled() and {r for r, _ in blocks} == set(range(n_rows)):
+        # What is written in place is copied again in the backward pass.
+        rows: dict[int, Tensor] = {}
+        for (r, g), a in blocks.items():
+            scale, product = a.unsqueeze(-1), products[..., g, :, :]
+            rows[r] = torch.addcmul(rows[r], scale, product) if r in rows else scale * product
+        return rows[0] if n_rows == 1 else torch.cat([rows[r] for r in range(n_rows)], -2)
     mixed = products.new_zeros(*shape, n_rows * H, m)
     for (r, g), a in blocks.items():
         mixed[..., r * H : (r + 1) * H, :].addcmul_(a.unsqueeze(-1), products[..., g, :, :])

@@ -51,6 +51,22 @@ def test_a_target_is_reached():
         np.testing.assert_allclose(largest(estimator, 2), target, atol=0.1)
 
 
+def test_within_the_tolerance_nothing_is_done():
+    """Passes before training end where the exponents are close enough; rounds leave the weights as they are."""
+    wide = GradientFlossing(pretrain_epochs=3, every=1, tolerance=100.0)
+    plain, left = classifier(max_epochs=1).fit(X, Y), classifier(wide, max_epochs=1).fit(X, Y)
+    for a, b in zip(plain.net_.module_.parameters(), left.net_.module_.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert [done.epoch for done in wide.rounds_] == [0, 1, 1, 1]
+    assert all(np.array_equal(done.before, done.after) for done in wide.rounds_)
+
+    flossing = GradientFlossing(X[:6], pretrain_epochs=60, every=None, weight=15, n_exponents=2, tolerance=0.05)
+    classifier(flossing, max_epochs=0).fit(X, Y)
+    assert 1 < len(flossing.rounds_) < 60
+    distances = [np.sqrt(np.square(done.after).mean()) for done in flossing.rounds_]
+    assert distances[-1] < 0.05 and min(distances[:-1]) >= 0.05
+
+
 def test_during_training_and_the_history():
     flossing = GradientFlossing(every=2, n_exponents=3, until=3)
     estimator = classifier(flossing, max_epochs=4).fit(X, Y)
@@ -209,6 +225,8 @@ def test_a_round_that_is_not_finite_is_left_and_training_goes_on():
         ({"target": math.inf}, ValueError, "'target' parameter"),
         ({"target": "zero"}, TypeError, "'target' parameter"),
         ({"weight": -1.0}, ValueError, "'weight' parameter"),
+        ({"tolerance": -1.0}, ValueError, "'tolerance' parameter"),
+        ({"tolerance": math.nan}, ValueError, "'tolerance' parameter"),
         ({"every": 0}, ValueError, "'every' parameter"),
         ({"until": 0}, ValueError, "'until' parameter"),
         ({"unit": "step"}, ValueError, "'unit' parameter of GradientFlossing must be one of 'batch', 'epoch'"),

@@ -1,0 +1,121 @@
+"""A pass of the tangent basis over some steps, with a factorisation as often as its digits need."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sklyap.cells import Linearization
+from sklyap.cells.live import transformed
+from sklyap.exceptions import DivergedError
+from sklyap.orthonormalize import log_spread, orthonormalize, orthonormalize_graded
+from sklyap.tangent.resolution import resolution
+
+__all__ = ["Blocks", "counted_growth", "iterate"]
+
+_LONGEST_BLOCK = 64
+_DIGITS_LOST = 0.25
+"""Share of the digits that a block of steps between two factorisations may cost: four of float64's sixteen."""
+_AIM = 0.8
+_GRADED = 20.0
+"""Log spread of a single step, in nats, from which on its rows are factored with care."""
+_WARY = 32
+"""Single steps after one in which a direction was annihilated."""
+
+
+class Blocks:
+    """What a pass over some steps leaves; block i carries ``bases[i]`` to ``bases[i + 1]``.
+
+    Attributes
+    ----------
+    inputs : list of Tensor (n, N, k)
+        What each step pushes.
+    bases, R, growth : lists of Tensor (n, N, k), (n, k, k) and (n, k)
+    lengths, counted : list of int, list of bool
+        Steps of each block, and whether it is averaged.
+    """
+
+    def __init__(self, Q: Tensor) -> None:
+        self.inputs: list[Tensor] = []
+        self.bases, self.R, self.growth = [Q], list[Tensor](), list[Tensor]()
+        self.lengths, self.counted = list[int](), list[bool]()
+
+    def add(self, inputs: list[Tensor], Q: Tensor, R: Tensor, growth: Tensor, counted: bool) -> None:
+        self.inputs += inputs
+        self.bases.append(Q)
+        self.R.append(R)
+        self.growth.append(growth)
+        self.lengths.append(len(inputs))
+        self.counted.append(counted)
+
+
+def counted_growth(growth: Sequence[Tensor], counted: Sequence[bool]) -> Tensor:
+    """Return the sum (n, k) of the growth of the blocks that are averaged."""
+    averaged = [rates for rates, yes in zip(growth, counted, strict=True) if yes]
+    return torch.stack(averaged).sum(0) if averaged else torch.zeros_like(growth[0])
+
+
+def iterate(chunks: Sequence[Linearization], width: int, Q: Tensor, n_steps: int, settle: int) -> Blocks:
+    """Carry a basis along, with a factorisation as often as its digits need.
+
+    `chunks` are the linearizations of `width` steps each.
+    """
+    done = Blocks(Q)
+    budget = -_DIGITS_LOST * math.log(torch.finfo(Q.dtype).eps)
+    t, length, rate, wary = 0, 1, 0.0, 0
+    while t < n_steps:
+        stop = min(t + length, settle if t < settle else n_steps, n_steps)
+        inputs = [Q]
+        for u in range(t, stop):
+            inputs.append(chunks[u // width][u % width].push(inputs[-1]))
+        Z = inputs.pop()
+        if transformed():
+            Q, R, growth = _plain_qr(Z)
+        else:
+            Q_next, R, growth, spread = _factor(Z, chunks[t // width][t % width], Q, single=stop == t + 1)
+            taken = stop - t
+            if taken > 1 and not spread <= budget:
+                length = max(1, taken // 2)
+                rate = max(rate, spread / taken) if math.isfinite(spread) else rate
+                continue
+            if not math.isfinite(spread):
+                _check_resolved(R, t)
+            wary = _WARY if bool((growth == -math.inf).any()) else max(0, wary - 1)
+            rate = max(spread / taken, 0.97 * rate)
+            planned = _AIM * budget / rate if rate > 0 else math.inf
+            length = 1 if wary else int(min(max(planned, 1), 2 * taken + 1, _LONGEST_BLOCK))
+            Q = Q_next
+        done.add(inputs, Q, R, growth, counted=t >= settle)
+        t = stop
+    return done
+
+
+def _plain_qr(Z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    Q, R = torch.linalg.qr(Z)
+    sign = torch.where(R.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(Z.dtype)
+    R = R * sign.unsqueeze(-1)
+    return Q * sign.unsqueeze(-2), R, R.diagonal(dim1=-2, dim2=-1).log()
+
+
+def _factor(Z: Tensor, step: Linearization, before: Tensor, *, single: bool) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Return Q, R, ln diag R (-inf where annihilated) and the largest log spread; a `single` step gets care."""
+    Q, R = orthonormalize(Z)
+    spread = log_spread(R)
+    suspicious = -math.log(torch.finfo(Z.dtype).eps * Z.shape[-2])
+    if single and bool((spread > min(_GRADED, suspicious)).any()) and bool(torch.isfinite(Z).all()):
+        Q, R = orthonormalize_graded(Z)
+        growth = R.diagonal(dim1=-2, dim2=-1).log()
+        if bool((spread > suspicious).any()):
+            annihilated, spread = resolution(step, before, Z, R)
+            growth = growth.masked_fill(annihilated, -math.inf)
+    else:
+        growth = R.diagonal(dim1=-2, dim2=-1).log()
+    return Q, R, growth, float(spread.max())
+
+
+def _check_resolved(R: Tensor, step: int) -> None:
+    if not bool(torch.isfinite(R).all()):
+        raise DivergedError(f"The tangent basis is not finite after step {step} of its segment.")
