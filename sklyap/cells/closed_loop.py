@@ -17,7 +17,7 @@ from sklyap.cells.drive import Drive, check_finite
 from sklyap.cells.encoder import LayerInput, Observation
 from sklyap.cells.loop_checks import check_generated, check_inner, check_outer
 from sklyap.cells.loop_network import BareLoop, InnerLoop, OuterLoop, reverse_jacobian
-from sklyap.cells.observation import FedBackError, check_chain
+from sklyap.cells.network_checks import FedBackError, check_chain
 from sklyap.runtime import outside_inference_mode
 from sklyap.validation import check_dense
 

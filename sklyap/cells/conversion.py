@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -114,8 +114,14 @@ def opened(network: Any, *, layer: str | None = None) -> RecurrentCell:
         cell = _cell_of(found)
     check_finite_weights(cell, name)
     if not whole or _is_changed(found):
-        cell.encoder = LayerInput(module, found)
+        standing = {name: tensor.detach().clone() for name, tensor in tensors_of(cell).items()}
+        cell.encoder = LayerInput(module, found, alone=layer is not None, standing=standing)
     return cell
+
+
+def tensors_of(cell: RecurrentCell) -> dict[str, Tensor]:
+    """Return the parameters and buffers of a cell by their names."""
+    return dict(cell.named_parameters()) | dict(cell.named_buffers())
 
 
 def check_finite_weights(cell: RecurrentCell, layer: str = "") -> None:
@@ -312,7 +318,7 @@ def _cell_of(layer: Any) -> RecurrentCell:
 
 def install(cell: RecurrentCell, layer: nn.Module, weights: dict[str, Tensor], *, partly: bool = False) -> None:
     """Give a cell the weights of a layer, named as in it; `partly` leaves out those that it has not computed yet."""
-    own = dict(cell.named_parameters()) | dict(cell.named_buffers())
+    own = tensors_of(cell)
     with torch.no_grad():
         for name, tensor in own.items():
             if not partly or name_in_layer(layer, name) in weights:
@@ -331,8 +337,10 @@ def adopt(cell: RecurrentCell, encoder: LayerInput, seen: Observation) -> None:
     ValueError
         If the cell then steps elsewhere than the network did, or if weights are not finite.
     """
-    layer, own = encoder.layer, dict(cell.named_parameters()) | dict(cell.named_buffers())
-    standing = {name: weights_of(layer).get(name_in_layer(layer, name)) for name in own}
+    layer, own = encoder.layer, tensors_of(cell)
+    standing: Mapping[str, Tensor | None] = encoder.standing or {
+        name: weights_of(layer).get(name_in_layer(layer, name)) for name in own
+    }
     if all(value is None or torch.equal(own[name], value.to(own[name])) for name, value in standing.items()):
         install(cell, layer, seen.weights)
         check_finite_weights(cell)

@@ -76,6 +76,8 @@ class Drive:
                 }
                 sequences, lengths = [noisy[i] for i in sorted(noisy)], None
             sequences = cell.with_noise(sequences)
+        if isinstance(cell, RowsCell) and cell.n_inputs is None and not isinstance(sequences, int | np.integer):
+            cell.infer_inputs(sequences, lengths)
         if cell.n_inputs is None:
             if isinstance(sequences, bool) or not isinstance(sequences, int | np.integer):
                 raise TypeError(

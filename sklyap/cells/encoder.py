@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from sklyap.cells.batches import ambiguous
-from sklyap.cells.observation import Call, check_calls, check_chain, run_network
+from sklyap.cells.network_checks import check_calls, check_chain
+from sklyap.cells.observation import Call, run_network
 
 __all__ = ["LayerInput", "Observation"]
 
@@ -61,12 +62,18 @@ class LayerInput:
         Further arguments of the network's `forward`.
     differentiable : bool
         Whether what drives the layer is attached to the network's weights.
+    alone : bool
+        Whether the layer was asked for by its name, whatever else in the network carries a state.
+    standing : dict of str to Tensor or None
+        The weights of the cell as it was made of the layer, by their names in the cell.
     """
 
     module: nn.Module
     layer: nn.Module
     arguments: Mapping[str, Any] = field(default_factory=dict)
     differentiable: bool = False
+    alone: bool = False
+    standing: Mapping[str, Tensor] | None = None
 
     def __call__(self, sequences: Any) -> tuple[Tensor, Tensor | None]:
         """Return what drives the layer when the network is given `sequences`, and where it starts.
@@ -109,7 +116,7 @@ class LayerInput:
         if time_first:
             calls = self._run(as_taken)
         if checked:
-            check_calls(self.module, self.layer, as_taken, self.arguments, calls)
+            check_calls(self.module, self.layer, as_taken, self.arguments, calls, alone=self.alone)
         if self.differentiable and torch.is_grad_enabled():
             calls = run_network(self.module, self.layer, as_taken, self.arguments, attached=True)
         x = torch.cat([call.x for call in calls], 1)
@@ -159,6 +166,8 @@ class LayerInput:
 
     def _takes_time_first(self, given: Tensor, calls: list[Call]) -> bool:
         """Tell whether the network takes the first axis for time, by what of its layer's input moves with what."""
+        if len({len(call.x) for call in calls}) > 1:
+            check_chain(f"The 'network' parameter is a {type(self.module).__name__}", type(self.layer).__name__, calls)
         x = torch.cat([call.x for call in calls], 1)
         n, T, rows = given.shape[0], given.shape[1], x.shape[0]
         if given.ndim == 3 and (_same(x, given) or _same(x, given.transpose(0, 1))):

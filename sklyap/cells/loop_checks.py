@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from sklyap.cells.base import RecurrentCell
+from sklyap.cells.comparison import rounding_of
 from sklyap.cells.drive import Drive
 from sklyap.cells.encoder import LayerInput, Observation
 from sklyap.cells.loop_network import InnerLoop, reverse_jacobian
-from sklyap.cells.observation import rounding_of, run_network
+from sklyap.cells.observation import run_network
 
 __all__ = ["check_generated", "check_inner", "check_outer"]
 

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,20 +16,18 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from sklyap.cells.base import RecurrentCell
+from sklyap.cells.comparison import same_to_rounding, same_weights, tensors_in
 from sklyap.cells.snapshot import duplicate
 from sklyap.runtime import isolated_rng
 
 __all__ = [
     "Call",
-    "FedBackError",
-    "check_calls",
-    "check_chain",
+    "eagerly",
     "isolated",
     "layer_input",
     "layer_kind",
-    "rounding_of",
+    "moved",
     "run_network",
-    "same_to_rounding",
     "weights_of",
 ]
 
@@ -114,7 +111,7 @@ def run_network(
     disturbance = torch.Generator().manual_seed(seed) if disturbed else None
     try:
         with (
-            _recorded(inner, calls, disturbance), isolated(module, seed), torch.set_grad_enabled(attached), _eagerly()
+            _recorded(inner, calls, disturbance), isolated(module, seed), torch.set_grad_enabled(attached), eagerly()
         ):  # fmt: skip
             output = twin(given, **arguments)
         if returned is not None:
@@ -137,7 +134,7 @@ def run_network(
     return calls
 
 
-def _eagerly() -> AbstractContextManager[Any]:
+def eagerly() -> AbstractContextManager[Any]:
     """Run compiled parts of a network as they are written, so that its layers can be watched."""
     # Nothing is compiled where the compiler, which takes seconds to import, is not there yet.
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
@@ -163,97 +160,6 @@ def layer_kind(layer: nn.Module) -> Any:
     return next(kind for kind in _KINDS if isinstance(layer, kind))
 
 
-def check_calls(
-    module: nn.Module, layer: nn.Module, given: Tensor, arguments: Mapping[str, Any], calls: list[Call]
-) -> None:
-    """Raise ValueError unless the layer, with the weights and inputs that were seen, is the network's step.
-
-    Two runs with other random numbers have to be the same. In a network that calls the layer step by step, a run in
-    which each state is moved has to leave the layer's inputs where they were, or they depend on the state: it is a
-    closed loop.
-    """
-    network, name = f"The 'network' parameter is a {type(module).__name__}", type(layer).__name__
-    _check_repeatable(network, name, calls, run_network(module, layer, given, arguments, seed=1))
-    if len(calls) > 1:
-        try:
-            disturbed = run_network(module, layer, given, arguments, disturbed=True)
-        except ValueError as error:
-            raise ValueError(
-                f"{network} that could not be run with the states of its {name} moved, which shows whether its inputs "
-                f"depend on them. Write the step as a ModuleCell. {error}"
-            ) from error
-        _check_open(network, name, calls, disturbed)
-        check_chain(network, name, calls)
-        steps = sum(call.x.shape[1] for call in calls)
-        if steps > max(given.shape[:2]):
-            raise ValueError(
-                f"{network} that calls its {name} {len(calls)} times, {steps} steps in all, on sequences of shape "
-                f"{tuple(given.shape)}: more than once per step. Write what happens in one step as a ModuleCell."
-            )
-
-
-def _check_repeatable(network: str, name: str, calls: list[Call], again: list[Call]) -> None:
-    if not _alike(calls, again):
-        raise ValueError(
-            f"{network} that draws random numbers in evaluation mode (dropout that stays on, noise, sampling): two "
-            f"runs on the same sequences gave its {name} other inputs, weights or states. Switch the noise off in "
-            "evaluation mode, or hand it over as an input of a FunctionCell or ModuleCell."
-        )
-
-
-class FedBackError(ValueError):
-    """The inputs of a network's recurrent layer depend on its state."""
-
-
-def _check_open(network: str, name: str, calls: list[Call], disturbed: list[Call]) -> None:
-    if len(disturbed) != len(calls):
-        raise ValueError(
-            f"{network} whose number of steps depends on the state of its {name}: {len(calls)} calls, and "
-            f"{len(disturbed)} when the state is moved. Write what happens in one step as a ModuleCell."
-        )
-    moved = [i for i, (a, b) in enumerate(zip(calls, disturbed, strict=True)) if not same_to_rounding(a.x, b.x)]
-    if moved:
-        raise FedBackError(
-            f"{network} whose {name} is fed with its own output: the input of call {moved[0] + 1} of {len(calls)} "
-            "moves when an earlier state is moved, so that the layer alone is not the step of the network. Hand over "
-            "sklyap.closed_loop(network, spin_up) for the system that feeds itself, or, where sequences come in too, "
-            "write the step as a ModuleCell."
-        )
-    if not all(_same_weights(a.weights, b.weights) for a, b in zip(calls, disturbed, strict=True)):
-        raise ValueError(
-            f"{network} that changes the weights of its {name} with its state, so that the layer alone is not the "
-            "step of the network. Write the step as a ModuleCell, with the weights in its state."
-        )
-
-
-def check_chain(network: str, name: str, calls: list[Call]) -> None:
-    """Raise ValueError unless each call starts from the state that the one before left, with the same weights."""
-    for i, (before, after) in enumerate(pairwise(calls)):
-        if not _same_weights(before.weights, after.weights):
-            raise ValueError(
-                f"{network} that gives its {name} other weights in call {i + 2} than in call {i + 1}, so that it is "
-                "not one step. Write the step as a ModuleCell, with what changes as its input or in its state."
-            )
-        if after.start is None or not _equal(before.end, after.start):
-            raise ValueError(
-                f"{network} that calls its {name} {len(calls)} times, not always from the state that the call "
-                f"before left (call {i + 2} did not), so that the layer alone is not the step of the network. "
-                "Write the step as a ModuleCell or a FunctionCell; give sequences of unequal length as a list."
-            )
-    changed = [i for i, call in enumerate(calls) if not _equal(call.end, call.own_end)]
-    if changed:
-        call = calls[changed[0]]
-        where = tuple(int(i) for i in (call.end != call.own_end).nonzero()[0])
-        raise ValueError(
-            f"{network} with a forward hook that changes the state of its {name}: after call {changed[0] + 1}, entry "
-            f"{where} is {float(call.end[where]):.6g} in the network and {float(call.own_end[where]):.6g} by the "
-            "layer itself. Write the step, hook included, as a ModuleCell."
-        )
-
-
-# One run
-
-
 class _UnlikeItselfError(Exception):
     """A layer's forward is not that of its class."""
 
@@ -271,7 +177,7 @@ def _recorded(layer: nn.Module, calls: list[Call], disturbance: torch.Generator 
         if overridden:
             _check_plain(layer, output, plain(layer, *args, **kwargs))
         calls.append(_call(layer, arguments[1], arguments[2], output, calls[-1].weights if calls else {}))
-        return output if disturbance is None else _moved(output, disturbance)
+        return output if disturbance is None else moved(output, disturbance)
 
     def after_hooks(layer: nn.Module, args: Any, output: Any) -> None:
         calls[-1] = replace(calls[-1], end=_joined(layer, _state(layer, output)))
@@ -289,9 +195,9 @@ def _recorded(layer: nn.Module, calls: list[Call], disturbance: torch.Generator 
 
 
 def _check_plain(layer: nn.Module, output: Any, plain: Any) -> None:
-    pairs = zip(_tensors(output), _tensors(plain), strict=False)
-    if len(_tensors(output)) != len(_tensors(plain)) or not all(same_to_rounding(a, b) for a, b in pairs):
-        a, b = (float(_tensors(o)[0].flatten()[-1]) for o in (output, plain))
+    pairs = zip(tensors_in(output), tensors_in(plain), strict=False)
+    if len(tensors_in(output)) != len(tensors_in(plain)) or not all(same_to_rounding(a, b) for a, b in pairs):
+        a, b = (float(tensors_in(o)[0].flatten()[-1]) for o in (output, plain))
         raise _UnlikeItselfError(
             f"The 'network' parameter has a {type(layer).__name__} whose forward is not that of "
             f"{layer_kind(layer).__name__} with the same weights (its last output is {a:.6g}, and not {b:.6g}), so "
@@ -304,7 +210,7 @@ def _call(layer: nn.Module, x: Any, start: Any, output: Any, last_weights: dict[
     end = _joined(layer, _state(layer, output))
     counted = tuple(lengths.tolist()) if lengths is not None else (x.shape[1],) * x.shape[0]
     weights = weights_of(layer)
-    if _same_weights(weights, last_weights):
+    if same_weights(weights, last_weights):
         weights = last_weights
     else:
         weights = {weight_name: value.detach().clone() for weight_name, value in weights.items()}
@@ -374,60 +280,11 @@ def _joined(layer: nn.Module, state: Any) -> Tensor:
     return parts[:: 2 if layer.bidirectional else 1].transpose(0, 1).flatten(1).clone()
 
 
-def _moved(value: Any, generator: torch.Generator) -> Any:
+def moved(value: Any, generator: torch.Generator) -> Any:
     """Return what a layer returned with noise of order one on every number."""
     if isinstance(value, PackedSequence):
-        return value._replace(data=_moved(value.data, generator))
+        return value._replace(data=moved(value.data, generator))
     if isinstance(value, tuple | list):
-        return tuple(_moved(item, generator) for item in value)
+        return tuple(moved(item, generator) for item in value)
     noise = torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value)
     return value + _DISTURBANCE * (1 + value.abs()) * noise
-
-
-# Comparisons
-
-
-def same_to_rounding(a: Tensor, b: Tensor) -> bool:
-    """Tell whether tensors are equal up to the order of sums; NaN equals NaN."""
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    if not a.is_floating_point():
-        return torch.equal(a, b)
-    if torch.equal(a, b):
-        return True
-    size = float(a.nan_to_num(0.0, 0.0, 0.0).abs().max())
-    return torch.allclose(a, b, rtol=0.0, atol=rounding_of(a) * size, equal_nan=True)
-
-
-def rounding_of(tensor: Tensor) -> float:
-    """Return the relative difference that the order of sums may make in a tensor's dtype."""
-    return 32 * torch.finfo(tensor.dtype).eps
-
-
-def _equal(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b)
-
-
-def _same_weights(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(_equal(a[name], b[name]) for name in a)
-
-
-def _alike(calls: list[Call], again: list[Call]) -> bool:
-    """Tell whether two runs drove the layer alike; where it starts from may be drawn."""
-    if len(calls) != len(again):
-        return False
-    for a, b in zip(calls, again, strict=True):
-        if not same_to_rounding(a.x, b.x) or not _same_weights(a.weights, b.weights):
-            return False
-        same_start = a.start is b.start if a.start is None or b.start is None else _equal(a.start, b.start)
-        if same_start and not same_to_rounding(a.end, b.end):
-            return False
-    return True
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    if isinstance(value, PackedSequence):
-        return [value.data]
-    if isinstance(value, tuple | list):
-        return [tensor for item in value for tensor in _tensors(item)]
-    return [value] if isinstance(value, Tensor) else []

@@ -27,10 +27,19 @@ from sklyap.runtime import kept_rng
 __all__ = ["probe"]
 
 _N_SEQUENCES, _N_STEPS = 3, 3
-"""How many sequences, and how many of their steps, give the states on which a step is looked at."""
+"""How many sequences, and how many of their first steps, give the states on which a step is looked at; later ones are
+those of steps 4, 8, 16, …"""
+_LAST_STEP, _LAST_SOLVED = 1024, 64
+"""Up to which step a trajectory is followed to look at later states; the second for a step that is solved for."""
+_N_ALONE = 18
+"""How many states are run one by one."""
 _NEARBY = 0.01
 """Relative distance of further states from these."""
 _DERIVATIVE_RTOL = {torch.float64: 1e-5, torch.float32: 1e-2}
+_SETTLED = 0.1
+"""Maximum relative difference of difference quotients over two distances that are held for a derivative."""
+_SMOOTH_RTOL = 1e-9
+"""Relative error of a derivative in float64 that extrapolated differences can tell of a smooth step."""
 
 
 def probe(cell: RecurrentCell, s: Tensor, x: Tensor | int) -> None:
@@ -59,14 +68,18 @@ def probe(cell: RecurrentCell, s: Tensor, x: Tensor | int) -> None:
         return
     with kept_rng(), torch.no_grad():  # the state of random generators is the process's own
         like = _like(cell, s)
-        s, x = s[:_N_SEQUENCES].to(like), x if isinstance(x, int) else x[:_N_SEQUENCES, :_N_STEPS].to(like)
+        n_steps = min(x if isinstance(x, int) else x.shape[1], max(map(_last_step, layers)) + 1)
+        s, x = s[:_N_SEQUENCES].to(like), n_steps if isinstance(x, int) else x[:_N_SEQUENCES, :n_steps].to(like)
         for layer, part in zip(layers, s.split([layer.state_size for layer in layers], -1), strict=True):
             if not _is_known(layer):
                 _Look(layer).at(part, x)
                 layer._probed = True
             if layer is not layers[-1]:
-                x = layer.output(layer.trajectory(part, min(x, _N_STEPS) if isinstance(x, int) else x)[1:])
-                x = x.transpose(0, 1)
+                x = layer.output(layer.trajectory(part, x)[1:]).transpose(0, 1)
+
+
+def _last_step(cell: RecurrentCell) -> int:
+    return _LAST_SOLVED if getattr(cell, "resolution", 0.0) else _LAST_STEP
 
 
 def _is_known(cell: RecurrentCell) -> bool:
@@ -102,7 +115,10 @@ class _Look:
             self._check_call(s, inputs)
             self._check_memory(s, inputs, drawn)
             self._check_weights()
-            rows = self._near(*self._along(s, x))
+            first = self._step(s, inputs)
+            rows = self._along(s, x)
+            self._check_same(first, self._step(s, inputs), drawn)
+            rows = self._near(*rows)
             self._check_rows(*rows)
             self._check_branches(*rows)
             self._check_derivative(*rows)
@@ -155,23 +171,28 @@ class _Look:
                 "one that the next call overwrites: the states of a trajectory would all be the last one. "
                 "Return `.clone()` of a buffer.",
             )
-        again = self._step(s, x)
-        if drawn() or not _same(kept, again, 1e4 * torch.finfo(s.dtype).eps):
+        self._check_same(kept, self._step(s, x), drawn)
+
+    def _check_same(self, first: Tensor, again: Tensor, drawn: Callable[[], bool]) -> None:
+        if drawn() or not _same(first, again, 1e4 * torch.finfo(first.dtype).eps):
             self._fail(
                 "return the same at every call with the same arguments.",
-                ("random numbers" if drawn() else "two results that differ by " + _difference(kept, again))
+                ("random numbers" if drawn() else "two results that differ by " + _difference(first, again))
                 + ". A step that draws random numbers takes them as an input, or with n_noise=k as `xi` in "
                 "step(s, x, xi); dropout and batch normalisation belong in evaluation mode; a step that counts or "
                 "remembers has more state than it says: make that a part of the state, and time an input.",
             )
 
     def _along(self, s: Tensor, x: Tensor | int) -> tuple[Tensor, Tensor | None]:
-        """Return the first states of the trajectories, in one batch, with their inputs."""
+        """Return states of the trajectories, the first ones and later ones, in one batch, with their inputs."""
         states, inputs = [], []
-        for t in range(min(x, _N_STEPS) if isinstance(x, int) else x.shape[1]):
+        for t in range(x if isinstance(x, int) else x.shape[1]):
             x_t = None if isinstance(x, int) else x[:, t]
-            states.append(s)
-            inputs.append(x_t)
+            if t < _N_STEPS or t & (t - 1) == 0:
+                states.append(s)
+                inputs.append(x_t)
+            if t >= _last_step(self.cell):
+                break
             s = self._step(s, x_t)
             if not bool(torch.isfinite(s).all()):
                 break  # the engine says where a trajectory diverges
@@ -190,6 +211,8 @@ class _Look:
 
     def _check_rows(self, s: Tensor, x: Tensor | None) -> None:
         """Check that what a row becomes does not depend on the other rows of the batch."""
+        some = torch.linspace(0, len(s) - 1, min(len(s), _N_ALONE)).long().to(s.device)
+        s, x = s[some], None if x is None else x[some]
         together = self._step(s, x)
         backwards = self._step(s.flip(0), None if x is None else x.flip(0)).flip(0)
         alone = []
@@ -243,9 +266,9 @@ class _Look:
             row, entry, by_differences = wrong
             self._fail(
                 "have the derivative of what it computes.",
-                f"{float(along[row, entry]):.6g} where finite differences give {by_differences:.6g} (entry {entry} of "
-                "the new state). Something in it cuts or replaces gradients: detach, .data, no_grad, numpy, a rounding "
-                "with straight-through or surrogate gradients, or a linearization of its own that is wrong. "
+                f"{float(along[row, entry]):.10g} where finite differences give {by_differences:.10g} (entry {entry} "
+                "of the new state). Something in it cuts or replaces gradients: detach, .data, no_grad, numpy, a "
+                "rounding with straight-through or surrogate gradients, or a linearization of its own that is wrong. "
                 "For the exponents of a surrogate, pass trust='derivative'.",
             )
 
@@ -253,14 +276,15 @@ class _Look:
         self, s: Tensor, x: Tensor | None, v: Tensor, along: Tensor
     ) -> tuple[int, int, float] | None:
         """Return a row, an entry and its difference quotient where the derivative `along` v is certainly wrong."""
-        eps = torch.finfo(s.dtype).eps
-        f = self._step(s, x)
+        f, eps = self._step(s, x), torch.finfo(s.dtype).eps
+        found = []
         for h in (eps ** (1 / 3), 30 * eps ** (1 / 3)):
-            h_s = h * _size(s)
             try:
-                ahead, behind = (self._step(s + h_s * v, x) - f) / h_s, (f - self._step(s - h_s * v, x)) / h_s
+                found.append((h * _size(s), *self._one_sided(s, x, v, f, h * _size(s))))
             except Exception:  # of a state with a domain
                 return None
+        settled = _settled(*((ahead + behind) / 2 for _, ahead, behind in found))
+        for h_s, ahead, behind in found:
             central = (ahead + behind) / 2
             # Kinks, jumps, curvature and coarse arithmetic inside the step show as a difference between both sides.
             between = (ahead - behind).abs().amax(-1)
@@ -269,13 +293,33 @@ class _Look:
                 + 10 * torch.maximum(between, between.median())
                 + 100 * eps * f.abs().amax(-1) / h_s.squeeze(-1)
             )
-            error = (along - central).abs()
-            wrong = error.amax(-1) > slack  # NaN, outside the domain of the step, is not larger
-            if bool(wrong.any()):
-                row = int(wrong.nonzero()[0])
-                entry = int(error[row].argmax())
-                return row, entry, float(central[row, entry])
-        return None
+            wrong = _largest_error(along, central, settled, slack)
+            if wrong is not None:
+                return wrong
+        return self._finer_errors(s, x, v, along, f) if s.dtype == torch.float64 else None
+
+    def _one_sided(self, s: Tensor, x: Tensor | None, v: Tensor, f: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        return (self._step(s + h * v, x) - f) / h, (f - self._step(s - h * v, x)) / h
+
+    def _finer_errors(
+        self, s: Tensor, x: Tensor | None, v: Tensor, along: Tensor, f: Tensor
+    ) -> tuple[int, int, float] | None:
+        """Return the same by Richardson's extrapolation, which tells the last digits where the step is smooth."""
+        eps = torch.finfo(s.dtype).eps
+        h = eps**0.2 * _size(s)
+        try:
+            sides = [self._one_sided(s, x, v, f, part) for part in (h, h / 2, h / 4)]
+        except Exception:  # of a state with a domain
+            return None
+        central, between = [(a + b) / 2 for a, b in sides], [a - b for a, b in sides]
+        coarse, fine = (4 * central[1] - central[0]) / 3, (4 * central[2] - central[1]) / 3
+        # Differences between both sides fall with h but for a kink, which is what is left of them.
+        kink = (2 * between[1] - between[0]).abs() + (2 * between[2] - between[1]).abs()
+        doubt = torch.maximum((fine - coarse).abs(), kink).amax(-1)
+        noise = 1e3 * (eps + getattr(self.cell, "resolution", 0.0)) * f.abs().amax(-1) / h.squeeze(-1)
+        scale = torch.maximum(fine.abs().amax(-1), along.abs().amax(-1))
+        slack = _SMOOTH_RTOL * scale + 10 * torch.maximum(doubt, doubt.nanmedian()) + noise
+        return _largest_error(along, fine, _settled(coarse, fine), slack)
 
     def _check_weights(self) -> None:
         """Check that the step has left weights and buffers alone."""
@@ -326,6 +370,23 @@ def _size(s: Tensor) -> Tensor:
     """Return the size (n, 1) of states, one for zero."""
     size = s.abs().amax(-1, keepdim=True)
     return torch.where(size > 0, size, 1.0)
+
+
+def _settled(coarse: Tensor, fine: Tensor) -> Tensor:
+    """Tell for which rows difference quotients over two distances are about the same, as those of a derivative are."""
+    size = torch.maximum(coarse.abs().amax(-1), fine.abs().amax(-1))
+    return (coarse - fine).abs().amax(-1) <= _SETTLED * size
+
+
+def _largest_error(along: Tensor, quotients: Tensor, settled: Tensor, slack: Tensor) -> tuple[int, int, float] | None:
+    """Return a row, an entry and its difference quotient where these are beyond `slack` from the derivative."""
+    error = (along - quotients).abs()
+    wrong = settled & (error.amax(-1) > slack)  # NaN, outside the domain of the step, is not larger
+    if not bool(wrong.any()):
+        return None
+    row = int(wrong.nonzero()[0])
+    entry = int(error[row].argmax())
+    return row, entry, float(quotients[row, entry])
 
 
 def _identical(a: Tensor, b: Tensor) -> bool:

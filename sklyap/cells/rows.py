@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from sklyap.cells.base import DenseLinearization, JvpLinearization, Linearization, RecurrentCell
+from sklyap.cells.batches import grouped
 from sklyap.exceptions import StepError
+from sklyap.runtime import kept_rng
 from sklyap.validation import check_choice, check_int, check_sequences, seed_from
 
 __all__ = ["ReverseLinearization", "RowsCell", "check_copyable"]
@@ -140,6 +142,25 @@ class RowsCell(RecurrentCell):
     def _n_given(self) -> int:
         """Width of the input without the noise, zero for none."""
         return (self.n_inputs or 0) - self.n_noise
+
+    def infer_inputs(self, sequences: Any, lengths: Any = None) -> None:
+        """Set `n_inputs` to the width of sequences, if they have one and the step looks at its input."""
+        if sequences is None or isinstance(sequences, bool | float | str):
+            return
+        widths = {part.shape[2] for _, part in grouped(sequences, lengths) if part.ndim == 3}
+        if len(widths) != 1:
+            return
+        (n_inputs,) = widths
+        s = torch.randn(2, self.state_size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        x = torch.randn(2, 2, n_inputs, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(self._like)
+        try:
+            with kept_rng(), torch.no_grad():
+                first, second = (self.step(s.to(self._like), x_t) for x_t in x)
+        except Exception:  # what is wrong with the step is said where it is looked at
+            self.n_inputs = n_inputs
+            return
+        if not torch.equal(first, second):
+            self.n_inputs = n_inputs
 
     def with_noise(self, sequences: Any) -> list[Tensor] | Tensor:
         """Return `sequences`, or a number of steps, with the noise of each sequence as its last inputs.

@@ -309,6 +309,7 @@ class _Subject:
         )
         cell = objective.cell
         name = _weight_name(cell, weight)
+        objective.check_used_once([name])
         check_int(n_directions, "n_directions", low=1, high=tangent_size(cell, state))
         check_int(n_singular, "n_singular", low=1, high=min(cell.get_parameter(name).shape))
         options = {

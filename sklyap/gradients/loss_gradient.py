@@ -258,6 +258,7 @@ def loss_gradient(
     N = tangent_size(cell, state)
     rank = N if rank is None else check_int(rank, "rank", low=1, high=N)
     names = parameter_names(cell, parameters)
+    objective.check_used_once(names)
     cuts = _check_ranks(ranks, rank)
     value, delta = objective.delta(objective.states)
     found = backward_pass(

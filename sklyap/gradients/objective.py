@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from sklyap.cells import RecurrentCell
+from sklyap.cells.comparison import same_to_rounding
 from sklyap.cells.conversion import module_of, name_in_layer, opened
 from sklyap.cells.drive import Drive, check_finite
 from sklyap.cells.encoder import LayerInput
-from sklyap.cells.observation import isolated, same_to_rounding
+from sklyap.cells.observation import isolated
 from sklyap.cells.replay import Replay, cast_inputs
 from sklyap.exceptions import DivergedError
 from sklyap.runtime import kept_rng
@@ -233,10 +234,28 @@ class Objective:
                     "The 'loss' parameter must be differentiable in the network's outputs. Got a loss without a "
                     "gradient (a count, an argmax, or detached values)."
                 )
-            (delta,) = torch.autograd.grad(value, leaf)
+            (delta,) = torch.autograd.grad(value, leaf, allow_unused=True)
+        if delta is None:
+            raise ValueError(
+                "The 'network' parameter must have outputs that depend differentiably on its recurrent layer. Those of "
+                f"{type(self._module).__name__} do not: its forward cuts the gradient (no_grad, detach)."
+            )
         if not bool(torch.isfinite(value)) or not bool(torch.isfinite(delta).all()):
             raise DivergedError(f"The loss or its derivative is not finite (the loss is {value.item()}).")
         return value.detach(), delta
+
+    def check_used_once(self, names: Sequence[str]) -> None:
+        """Raise ValueError if parameters of the recurrent layer, named as in `cell`, are those of another part too."""
+        known = dict(self._layer.named_parameters())
+        wanted = {id(known[own]): own for own in (name_in_layer(self._layer, n) for n in names) if own in known}
+        inside = next(n for n, part in self._module.named_modules() if part is self._layer)
+        for name, parameter in self._module.named_parameters(remove_duplicate=False):
+            if id(parameter) in wanted and inside and not name.startswith(f"{inside}."):
+                raise ValueError(
+                    f"The 'network' parameter is a {type(self._module).__name__} whose {wanted[id(parameter)]} of "
+                    f"{inside!r} is {name!r} too, so that its gradient is not that of the layer {inside!r} alone. Ask "
+                    "for other `parameters`, or untie the weights in a copy."
+                )
 
     def gradient_by_autograd(self, names: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss and its gradient by automatic differentiation through the network's own layer.
@@ -307,8 +326,8 @@ class Objective:
         if isinstance(first, Tensor) and isinstance(second, Tensor) and not same_to_rounding(first, second):
             raise ValueError(
                 f"The 'network' parameter is a {type(self._module).__name__} whose outputs are drawn in evaluation "
-                "mode (dropout that stays on, noise): two runs on the same sequences differ. Switch the noise off in "
-                "evaluation mode."
+                "mode (dropout that stays on, noise), or that keeps a state between calls: two runs on the same "
+                "sequences differ. Switch the noise off in evaluation mode, and start from a state that is given."
             )
 
     def _reads_every_step(self) -> bool:

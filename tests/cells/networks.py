@@ -54,3 +54,23 @@ def same_spectrum(a, b, sequences, other_sequences=None):
         warnings.simplefilter("ignore", ConvergenceWarning)
         first, second = lyapunov_spectrum(a, sequences), lyapunov_spectrum(b, other_sequences)
     np.testing.assert_allclose(first.exponents, second.exponents, rtol=0, atol=1e-10)
+
+
+def loop(net, x):
+    h, seen = x.new_zeros(len(x), H, requires_grad=True), []
+    for x_t in x.unbind(1):
+        h = net.layer(x_t, h)
+        seen.append(h)
+    return torch.stack(seen, 1)
+
+
+def whole(net, x):
+    return net.layer(x)[0]
+
+
+def lstm(n_inputs=WIDTH, **options):
+    return nn.LSTM(n_inputs, H, batch_first=True, **options)
+
+
+def gru(n_inputs=WIDTH, **options):
+    return nn.GRU(n_inputs, H, batch_first=True, **options)
