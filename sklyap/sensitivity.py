@@ -39,8 +39,9 @@ class Comparison:
     interval : ndarray of shape (2, n_k)
         Its 95 % bootstrap interval over sequences.
     ratio : ndarray of shape (n_k,)
-        Mean effect over mean effect of random steps, 1 where those have none. Of the loss, whose changes have either
-        sign, it says little where random steps hardly hurt: look at `difference`.
+        Mean effect over mean effect of random steps, 1 where those have none. Changes of the loss have either sign:
+        where those of random steps are not more than two standard errors (over sequences) above zero, there is no
+        ratio to speak of, and it is NaN; look at `difference`.
     effect_size : ndarray of shape (n_k,)
         `difference` in units of its standard deviation over sequences (0 where there is none).
     p_value : ndarray of shape (n_k,)
@@ -122,8 +123,10 @@ class SensitivityResult:
         lines = [f"SensitivityResult: {self.perturbation} at steps ranked by {self.by}, {len(self.score)} sequence(s)"]
         for row in self.table():
             if row["steps"] == "largest":
+                known = math.isfinite(row["ratio"])
+                ratio = f"{row['ratio']:.2f} times that of random steps, " if known else "random steps hardly hurt, "
                 lines.append(
-                    f"  {row['effect']:>6}, k = {row['n_steps']}: {row['ratio']:.2f} times that of random steps, "
+                    f"  {row['effect']:>6}, k = {row['n_steps']}: {ratio}"
                     f"difference {row['difference']:.3g} [{row['low']:.3g}, {row['high']:.3g}], "
                     f"p = {row['p_value']:.2g} ({row['p_adjusted']:.2g} over all k)"
                 )
@@ -365,13 +368,22 @@ def _compare(chosen: np.ndarray, random: np.ndarray, generator: np.random.Genera
     return Comparison(
         difference=difference,
         interval=np.quantile(resampled, [0.025, 0.975], axis=0),
-        ratio=_divided(chosen.mean(0), random.mean((0, 1)), 1.0),
+        ratio=_ratio(chosen, random.mean(1)),
         effect_size=_divided(difference, excess.std(0, ddof=1) if n > 1 else np.zeros_like(difference), 0.0),
         p_value=_tail(np.abs(by_chance), np.abs(difference)),
         p_adjusted=_tail(
             _divided(np.abs(by_chance), spread, 0.0).max(1, keepdims=True), _divided(np.abs(difference), spread, 0.0)
         ),
     )
+
+
+def _ratio(chosen: np.ndarray, random: np.ndarray) -> np.ndarray:
+    """Return the ratio of the means of chosen and random (n, n_k), NaN where that of random is not surely positive."""
+    n, mean = len(random), random.mean(0)
+    error = random.std(0, ddof=1) / math.sqrt(n) if n > 1 else np.zeros_like(mean)
+    signed = (random < 0).any(0)  # distances of outputs are not
+    ratio = _divided(chosen.mean(0), mean, 1.0)
+    return np.where(signed & (mean <= 2 * error), np.nan, ratio)
 
 
 def _tail(by_chance: np.ndarray, observed: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sklyap.displays.base import Display
+from sklyap.displays.base import MARKERS, Display
 from sklyap.validation import check_choice
 
 __all__ = ["RegretDisplay", "SearchDisplay"]
@@ -26,6 +26,18 @@ class SearchDisplay(Display):
         Last predicted final loss of each candidate and its interval; NaN where none was predicted.
     kind : {"losses", "predictions"}, default="losses"
         What to draw.
+
+    Attributes
+    ----------
+    ax_, figure_ : matplotlib Axes and Figure
+        Where it was drawn.
+
+    Examples
+    --------
+    >>> from sklyap.displays import SearchDisplay
+    >>> display = SearchDisplay([[1.0, 0.9], [1.1, 0.8, 0.4, 0.2]], rungs=[2, 4]).plot()
+    >>> display.ax_.get_ylabel()
+    'validation loss'
     """
 
     def __init__(
@@ -50,8 +62,15 @@ class SearchDisplay(Display):
         Parameters
         ----------
         search : LyapunovHalvingSearch
+            After `fit`.
         kind : {"losses", "predictions"}, default="losses"
+            Curves of losses, or the last prediction against the lowest loss.
         ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+
+        Returns
+        -------
+        SearchDisplay
         """
         decisions = search.decisions_
         records = [record for record in search.population_.records if len(record.losses)]
@@ -75,11 +94,12 @@ class SearchDisplay(Display):
             color = "tab:red" if i == best else "tab:blue" if finished else "0.7"
             epochs = np.arange(1, len(curve) + 1)
             ax.plot(epochs, curve, color=color, linewidth=1.5 if finished else 0.8, zorder=2 + finished + (i == best))
-            ax.plot(epochs[-1:], curve[-1:], ".", color=color, markersize=4)
+            marker, size = ("*", 10) if i == best else ("o", 4) if finished else ("x", 4)
+            ax.plot(epochs[-1:], curve[-1:], marker, color=color, markersize=size, zorder=4)
         for rung in self.rungs[:-1]:
             ax.axvline(rung, color="0.85", linewidth=1, zorder=1)
-        labels = (("stopped", "0.7"), ("finished", "tab:blue"), ("best", "tab:red"))
-        ax.legend(handles=[ax.plot([], [], color=color, label=label)[0] for label, color in labels])
+        labels = (("stopped", "0.7", "x"), ("finished", "tab:blue", "o"), ("best", "tab:red", "*"))
+        ax.legend(handles=[ax.plot([], [], color=c, marker=marker, label=label)[0] for label, c, marker in labels])
         ax.set(xlabel="epoch", ylabel="validation loss", yscale="log")
 
     def _draw_predictions(self, ax: Any) -> None:
@@ -92,9 +112,10 @@ class SearchDisplay(Display):
             known = np.isfinite(predicted)
         if not known.any():
             raise ValueError("This search has predicted nothing; kind='predictions' needs promote_by='predictor'.")
-        for chosen, label, color in ((known & ~finished, "stopped", "0.7"), (known & finished, "finished", "tab:blue")):
+        groups = ((known & ~finished, "stopped", "0.5", "x"), (known & finished, "finished", "tab:blue", "o"))
+        for chosen, label, color, marker in groups:
             ax.vlines(final[chosen], low[chosen], high[chosen], color=color, alpha=0.5)
-            ax.plot(final[chosen], predicted[chosen], "o", markersize=4, color=color, label=label)
+            ax.plot(final[chosen], predicted[chosen], marker, markersize=5, color=color, label=label)
         ends = [final[known].min(), final[known].max()]
         ax.plot(ends, ends, color="0.5", linewidth=1, linestyle="--")
         ax.set(xlabel="lowest validation loss", ylabel="predicted final loss", xscale="log", yscale="log")
@@ -110,6 +131,19 @@ class RegretDisplay(Display):
         From :meth:`~sklyap.search.ReplayResult.curve`.
     against : {"epochs", "seconds"}, default="epochs"
         What was spent.
+
+    Attributes
+    ----------
+    ax_, figure_ : matplotlib Axes and Figure
+        Where it was drawn.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sklyap.displays import RegretDisplay
+    >>> rows = pd.DataFrame({"policy": ["halving"] * 2, "epochs": [50, 100], "regret": [0.4, 0.1]})
+    >>> RegretDisplay(rows.assign(low=rows["regret"] - 0.1, high=rows["regret"] + 0.1)).plot().ax_.get_xlabel()
+    'epochs spent'
     """
 
     def __init__(self, table: Any, *, against: str = "epochs") -> None:
@@ -123,15 +157,22 @@ class RegretDisplay(Display):
         Parameters
         ----------
         result : ReplayResult
+            Of one policy or several.
         against : {"epochs", "seconds"}, default="epochs"
+            What was spent.
         ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+
+        Returns
+        -------
+        RegretDisplay
         """
         return cls(result.curve(), against=against).plot(ax)
 
     def _draw(self, ax: Any) -> None:
-        for policy, rows in self.table.groupby("policy", sort=False):
-            spent = rows[self.against].to_numpy()
-            (line,) = ax.plot(spent, rows["regret"], "o-", markersize=4, label=policy)
+        for i, (policy, rows) in enumerate(self.table.groupby("policy", sort=False)):
+            spent, marker = rows[self.against].to_numpy(), MARKERS[i % len(MARKERS)]
+            (line,) = ax.plot(spent, rows["regret"], marker=marker, markersize=5, label=policy)
             ax.fill_between(spent, rows["low"], rows["high"], color=line.get_color(), alpha=0.15, linewidth=0)
         ax.set(xlabel=f"{self.against} spent", ylabel="mean regret (ln loss)", xscale="log")
         ax.legend()

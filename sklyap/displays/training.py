@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sklyap.displays.base import Display
+from sklyap.displays.base import MARKERS, Display, band, ordered_colors, zero_line
 
 __all__ = ["TrainingDisplay"]
 
@@ -17,9 +17,28 @@ class TrainingDisplay(Display):
     Parameters
     ----------
     epochs : array-like of shape (n_looks,)
+        When the network was looked at; 0 is before training.
     exponents : array-like of shape (n_looks, k)
         In nats per step.
     standard_error : array-like of shape (n_looks, k), optional
+        Of the exponents.
+
+    Attributes
+    ----------
+    ax_, figure_ : matplotlib Axes and Figure
+        Where it was drawn.
+
+    Examples
+    --------
+    >>> from sklyap import RNNClassifier
+    >>> from sklyap.datasets import make_recall
+    >>> from sklyap.displays import TrainingDisplay
+    >>> from sklyap.training import LyapunovMonitor
+    >>> X, y = make_recall(64, n_steps=10, random_state=0)
+    >>> monitor = LyapunovMonitor(n_exponents=2)
+    >>> network = RNNClassifier("gru", 4, max_epochs=3, callbacks=[monitor], random_state=0).fit(X, y)
+    >>> TrainingDisplay.from_monitor(monitor).exponents.shape
+    (4, 2)
     """
 
     def __init__(self, epochs: Any, exponents: Any, *, standard_error: Any = None) -> None:
@@ -29,7 +48,24 @@ class TrainingDisplay(Display):
 
     @classmethod
     def from_monitor(cls, monitor: Any, *, ax: Any = None) -> TrainingDisplay:
-        """Draw what a :class:`~sklyap.training.LyapunovMonitor` has seen."""
+        """Draw what a callback has seen.
+
+        Parameters
+        ----------
+        monitor : LyapunovMonitor
+            After training.
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+
+        Returns
+        -------
+        TrainingDisplay
+
+        Raises
+        ------
+        ValueError
+            If the monitor has seen no network.
+        """
         if not getattr(monitor, "spectra_", None):
             raise ValueError("The 'monitor' parameter must have seen a network. Got one that was never trained with.")
         columns = zip(*((s.epoch, s.exponents, s.standard_error) for s in monitor.spectra_), strict=True)
@@ -37,13 +73,15 @@ class TrainingDisplay(Display):
         return cls(epochs, exponents, standard_error=errors).plot(ax)
 
     def _draw(self, ax: Any) -> None:
-        for i, exponent in enumerate(self.exponents.T):
+        for i, (exponent, color) in enumerate(
+            zip(self.exponents.T, ordered_colors(self.exponents.shape[1]), strict=True)
+        ):
             shown = np.where(np.isfinite(exponent), exponent, np.nan)
-            (line,) = ax.plot(self.epochs, shown, marker=".", linewidth=1)
+            marker = MARKERS[i % len(MARKERS)]
+            label = f"$\\lambda_{{{i + 1}}}$"
+            ax.plot(self.epochs, shown, marker=marker, markersize=4, linewidth=1, color=color, label=label)
             if self.standard_error is not None:
-                width = 2 * np.nan_to_num(self.standard_error[:, i], posinf=0.0)
-                ax.fill_between(
-                    self.epochs, shown - width, shown + width, color=line.get_color(), alpha=0.2, linewidth=0
-                )
-        ax.axhline(0, color="0.5", linewidth=0.8, linestyle=":")
-        ax.set(xlabel="epochs", ylabel="Lyapunov exponent (nats per step)")
+                band(ax, self.epochs, shown, 2 * self.standard_error[:, i], color)
+        zero_line(ax)
+        ax.set(xlabel="epochs trained", ylabel="Lyapunov exponent (nats per step)")
+        ax.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))

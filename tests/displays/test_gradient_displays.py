@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sklyap import RNNClassifier
+from sklyap import RNNClassifier, sensitivity, train_population
 from sklyap.alignment import GradientAlignmentAnalyzer
 from sklyap.displays import AlignmentDisplay, GradientEnergyDisplay, SensitivityDisplay, SensitivitySweepDisplay
 from sklyap.gradients import loss_gradient
@@ -92,3 +92,30 @@ def test_sensitivity_sweep(task, network):
     assert SensitivityDisplay.from_result(found, task[0]).effect is None
     with pytest.raises(ValueError, match="'effect' parameter must be one of 'loss', 'output'"):
         SensitivitySweepDisplay(found, effect="accuracy")
+
+
+def test_where_there_is_no_gradient_is_left_out(result):
+    display = AlignmentDisplay.from_result(result)
+    values = result.singular_values_by_prefix[:, 0]
+    assert values[0] == 0  # the first step starts from zeros: no recurrent weight acts
+    np.testing.assert_array_equal(np.isnan(display.alignment).all(1), values == 0)
+    assert "grey: no gradient" in display.ax_.get_xlabel()
+
+
+def test_alignment_of_a_population(task):
+    population = train_population(
+        RNNClassifier("rnn", 4, max_epochs=1), {"lr": [0.01, 0.1]}, *task, snapshot_epochs=(0, 1), validation=None,
+        random_state=0, verbose=0,
+    )  # fmt: skip
+    analyzer = GradientAlignmentAnalyzer(*task, n_directions=2, n_singular=1, n_baseline=0)
+    assert AlignmentDisplay.from_population(population, analyzer, epochs=(0, 1)).columns == ["0", "1"]
+
+
+def test_a_ratio_to_next_to_nothing_is_not_printed():
+    random = np.array([[[0.1]], [[-0.1]], [[0.001]]])
+    chosen = np.array([[-0.1], [0.0], [0.055]])
+    comparison = sensitivity._compare(chosen, random, np.random.default_rng(0))
+    assert np.isnan(comparison.ratio[0]) and np.isfinite(comparison.difference[0])
+    effect = sensitivity.Effect(chosen, chosen, random, None, comparison, comparison)
+    shown = repr(sensitivity.SensitivityResult(np.array([1]), np.zeros((3, 4)), effect, effect, "flip", "leading"))
+    assert "random steps hardly hurt, difference" in shown and "times" not in shown

@@ -1,0 +1,209 @@
+"""Spectra of one network or many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sklyap.displays.base import MARKERS, Display, band, check_labels, check_length, ordered_colors, zero_line
+from sklyap.lyapunov import LyapunovResult
+
+__all__ = ["SpectrumDisplay"]
+
+_FEW_POINTS = 40
+"""Spectra with at most so many exponents show each as a point."""
+
+
+class SpectrumDisplay(Display):
+    """Lyapunov spectra against the relative index i/(N - 1), so that networks of any size share an axis.
+
+    Parameters
+    ----------
+    spectra : sequence of array-like (n_exponents_i,), or array-like (n_networks, n_exponents)
+        Each descending; entries of -inf are left out.
+    standard_error : sequence like `spectra`, optional
+        Drawn as a band of ± 2 standard errors.
+    labels : sequence of str, optional
+        A name for each spectrum, shown in a legend, with a marker of its own.
+    color : array-like of shape (n_networks,), optional
+        A number for each network (its loss, say), shown as colour.
+    color_label : str, optional
+        What `color` is.
+    unit : str, default="nats"
+        Of the exponents.
+    per : str, default="step"
+        What they are rates of.
+
+    Attributes
+    ----------
+    ax_, figure_ : matplotlib Axes and Figure
+        Where it was drawn.
+
+    Raises
+    ------
+    ValueError
+        If `labels` or `color` do not have an entry for each spectrum.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap import lyapunov_spectrum
+    >>> from sklyap.displays import SpectrumDisplay
+    >>> torch.manual_seed(0)
+    <torch...
+    >>> x = torch.randn(4, 60, 3)
+    >>> results = [lyapunov_spectrum(layer(3, 8, batch_first=True), x) for layer in (torch.nn.GRU, torch.nn.RNN)]
+    >>> display = SpectrumDisplay.from_results(results, labels=["GRU", "Elman"])
+    >>> [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    ['GRU', 'Elman']
+    """
+
+    def __init__(
+        self,
+        spectra: Any,
+        *,
+        standard_error: Any = None,
+        labels: Sequence[str] | None = None,
+        color: Any = None,
+        color_label: str | None = None,
+        unit: str = "nats",
+        per: str = "step",
+    ) -> None:
+        self.spectra = [np.asarray(s, dtype=float) for s in spectra]
+        self.standard_error = None if standard_error is None else [np.asarray(e, dtype=float) for e in standard_error]
+        if self.standard_error is not None:
+            check_length(self.standard_error, "standard_error", len(self.spectra), "SpectrumDisplay")
+        self.labels = check_labels(labels, len(self.spectra), "SpectrumDisplay")
+        self.color = None if color is None else np.asarray(color, dtype=float)
+        if self.color is not None and self.color.shape != (len(self.spectra),):
+            raise ValueError(
+                f"The 'color' parameter of SpectrumDisplay must have shape ({len(self.spectra)},), one number for each "
+                f"spectrum. Got shape {self.color.shape} instead."
+            )
+        self.color_label = color_label
+        self.unit = unit
+        self.per = per
+
+    @classmethod
+    def from_results(
+        cls, results: LyapunovResult | Sequence[LyapunovResult], *, ax: Any = None, **options: Any
+    ) -> SpectrumDisplay:
+        """Draw one result or several, with their standard errors.
+
+        Parameters
+        ----------
+        results : LyapunovResult or sequence of LyapunovResult
+            All in one unit.
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+        **options
+            `labels`, `color`, `color_label` as in the constructor.
+
+        Returns
+        -------
+        SpectrumDisplay
+
+        Raises
+        ------
+        ValueError
+            If there is no result, or results have different units.
+        """
+        results = [results] if isinstance(results, LyapunovResult) else list(results)
+        units = {(result.unit, result.per) for result in results}
+        if len(units) != 1:
+            got = ", ".join(f"{unit} per {per}" for unit, per in sorted(units)) or "no result"
+            raise ValueError(f"The 'results' parameter must hold results in one unit. Got {got} instead.")
+        ((unit, per),) = units
+        errors = [r.standard_error for r in results]
+        return cls([r.exponents for r in results], standard_error=errors, unit=unit, per=per, **options).plot(ax)
+
+    @classmethod
+    def from_transformer(cls, transformer: Any, *, ax: Any = None, **options: Any) -> SpectrumDisplay:
+        """Draw what a LyapunovSpectrumTransformer computed last, each network with its own spectrum.
+
+        Parameters
+        ----------
+        transformer : LyapunovSpectrumTransformer
+            After `transform`.
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+        **options
+            `labels`, `color`, `color_label` as in the constructor, an entry for each network that was given; networks
+            that failed are left out, with their entries.
+
+        Returns
+        -------
+        SpectrumDisplay
+        """
+        results = transformer.results_
+        there = [i for i, result in enumerate(results) if result is not None]
+        for name in ("labels", "color"):
+            if options.get(name) is not None:
+                check_length(options[name], name, len(results), "SpectrumDisplay")
+                options[name] = [options[name][i] for i in there]
+        return cls.from_results([results[i] for i in there], ax=ax, **options)
+
+    @classmethod
+    def from_population(
+        cls, population: Any, transformer: Any, *, epoch: Any = "last", ax: Any = None, **options: Any
+    ) -> SpectrumDisplay:
+        """Draw the spectra of a population, coloured by the logarithm of each network's lowest loss.
+
+        Parameters
+        ----------
+        population : NetworkPopulation
+            The networks and their losses.
+        transformer : LyapunovSpectrumTransformer
+            Computes the spectra; it is left as it is.
+        epoch : number or "last", default="last"
+            The snapshot whose spectra are drawn.
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+        **options
+            `labels`, `color`, `color_label` as in the constructor.
+
+        Returns
+        -------
+        SpectrumDisplay
+        """
+        from sklearn.base import clone
+
+        transformer = clone(transformer)
+        transformer.fit_transform(population.networks(epoch))
+        if options.get("color") is None:
+            losses = np.asarray(population.best_losses)
+            positive = bool((losses > 0).all())
+            options["color"] = np.log(losses) if positive else losses
+            options.setdefault("color_label", "ln lowest loss" if positive else "lowest loss")
+        return cls.from_transformer(transformer, ax=ax, **options)
+
+    def _draw(self, ax: Any) -> None:
+        for i, (spectrum, color) in enumerate(zip(self.spectra, self._colors(ax), strict=True)):
+            index = np.linspace(0, 1, len(spectrum)) if len(spectrum) > 1 else np.zeros(1)
+            shown = np.where(np.isfinite(spectrum), spectrum, np.nan)
+            style: dict[str, Any] = {"linewidth": 1, "alpha": 0.8, "color": color}
+            if self.labels is not None:
+                style |= {"label": self.labels[i], "alpha": 1}
+            if self.labels is not None or len(spectrum) < 5:
+                style |= {"marker": MARKERS[i % len(MARKERS)] if self.labels else ".", "markersize": 4}
+                style["markevery"] = max(1, len(spectrum) // _FEW_POINTS)
+            (line,) = ax.plot(index, shown, **style)
+            if self.standard_error is not None:
+                band(ax, index, shown, 2 * self.standard_error[i], line.get_color())
+        zero_line(ax)
+        ax.set(xlabel="relative index i / (N − 1)", ylabel=f"Lyapunov exponent ({self.unit} per {self.per})")
+        if self.labels is not None:
+            ax.legend()
+
+    def _colors(self, ax: Any) -> list[Any]:
+        if self.color is None:
+            return ordered_colors(len(self.spectra)) if self.labels is not None else [None] * len(self.spectra)
+        import matplotlib as mpl
+
+        norm = mpl.colors.Normalize(np.nanmin(self.color), np.nanmax(self.color))
+        visible = mpl.colors.ListedColormap(mpl.colormaps["viridis"](np.linspace(0, 0.92, 256)))  # on white
+        palette = mpl.cm.ScalarMappable(norm, visible)
+        ax.figure.colorbar(palette, ax=ax, label=self.color_label)
+        return list(palette.to_rgba(self.color))
