@@ -7,6 +7,7 @@ __all__ = [
     "DegenerateSpectrumWarning",
     "DivergedError",
     "FailedNetworkWarning",
+    "PaddedSpectrumWarning",
     "PrecisionWarning",
     "SklyapWarning",
     "StepError",
@@ -32,6 +33,10 @@ class DegenerateSpectrumWarning(SklyapWarning):
 
 class FailedNetworkWarning(SklyapWarning):
     """A network of a list or population failed and is kept apart from the rest."""
+
+
+class PaddedSpectrumWarning(SklyapWarning):
+    """Networks have fewer exponents than the columns that were learned; their smallest exponent is repeated."""
 
 
 class StepError(ValueError):

@@ -92,9 +92,12 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Any
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> str:
-    """Write named arrays as npz and return the SHA-256 of the file."""
+    """Write named arrays as npz and return the SHA-256 of the file; arrays of objects, which need a pickle, raise."""
+    objects = [name for name, array in arrays.items() if np.asarray(array).dtype.hasobject]
+    if objects:
+        raise ValueError(f"Arrays of objects can't be written without a pickle. Got {', '.join(map(repr, objects))}.")
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
+    np.savez(buffer, **arrays)  # numpy 1.26 takes allow_pickle=False for the name of one more array
     return write_bytes(path, buffer.getvalue())
 
 

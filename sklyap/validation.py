@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -26,6 +27,7 @@ __all__ = [
     "check_shares",
     "check_verbose",
     "floor_exponents",
+    "how_to_load",
     "resolve_device",
     "seed_from",
     "suggestion",
@@ -201,15 +203,23 @@ def resolve_device(device: Any) -> torch.device:
             f"{_owner('device', None)} must be 'auto' or a torch device. Got {device!r} instead."
         ) from error
     if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"{_owner('device', None)} is {device!r}, but torch sees no CUDA device here.")
+        raise ValueError(
+            f"{_owner('device', None)} is {device!r}, but torch sees no CUDA device here; use device='cpu'."
+        )
     if resolved.type == "meta":
         raise ValueError(f"{_owner('device', None)} must be one that computes. Got {device!r} instead.")
+    if resolved.type == "mps":
+        there = torch.backends.mps.is_available()
+        why = "MPS has no float64, in which sklyap computes" if there else "torch sees no MPS device"
+        raise ValueError(f"{_owner('device', None)} is {device!r}, but {why}; use device='cpu'.")
     if resolved.type != "cpu":
         try:
-            torch.empty(1, device=resolved).cpu()
-        except (RuntimeError, NotImplementedError, AssertionError) as error:
-            reason = str(error).partition("\n")[0]
-            raise ValueError(f"{_owner('device', None)} is {device!r}, which does not work here: {reason}") from error
+            torch.zeros(1, device=resolved, dtype=torch.float64).cpu()
+        except (RuntimeError, NotImplementedError, AssertionError, TypeError, ImportError) as error:
+            reason = str(error).partition("\n")[0].partition(". ")[0].rstrip(".")
+            raise ValueError(
+                f"{_owner('device', None)} is {device!r}, which does not work here: {reason}. Use device='cpu'."
+            ) from error
     return resolved
 
 
@@ -285,7 +295,8 @@ def check_sequences(
 def check_networks(networks: Any, *, name: str = "X", caller: str | None = None) -> Sequence[Any]:
     """Return `networks` as a non-empty sequence, one trained network per sample.
 
-    A sequence that builds its networks when they are asked for is not unpacked.
+    A sequence that builds its networks when they are asked for is not unpacked. A pandas Series, an object array, and
+    tables of one column are sequences too.
 
     Raises
     ------
@@ -295,15 +306,46 @@ def check_networks(networks: Any, *, name: str = "X", caller: str | None = None)
         If it is empty.
     """
     owner = f"{_owner(name, caller)} must be a non-empty list of trained networks"
-    if isinstance(networks, torch.nn.Module) or not isinstance(networks, Sequence | np.ndarray):
-        raise TypeError(f"{owner}. Got {type(networks).__name__} instead; put a single network in a list.")
     if isinstance(networks, str | bytes):
-        raise TypeError(f"{owner}. Got a string instead.")
-    if isinstance(networks, np.ndarray) and (networks.dtype != object or networks.ndim != 1):
-        raise ValueError(f"{owner}. Got an array of dtype {networks.dtype} and shape {networks.shape} instead.")
+        raise TypeError(f"{owner}. Got a string instead.{how_to_load(networks)}")
+    if hasattr(networks, "iloc") and hasattr(networks, "to_numpy"):  # pandas, which layer 0 does not import
+        networks = networks.to_numpy()
+    if isinstance(networks, torch.nn.Module) or not isinstance(networks, Sequence | np.ndarray):
+        hint = how_to_load(networks) or " Put a single network in a list."
+        raise TypeError(f"{owner}. Got {type(networks).__name__} instead.{hint}")
+    if isinstance(networks, np.ndarray):
+        if networks.ndim == 2 and networks.shape[1] == 1:  # a table with one column, as ColumnTransformer makes
+            networks = networks[:, 0]
+        if networks.dtype != object or networks.ndim != 1:
+            raise ValueError(
+                f"{owner}, or one column of them. Got dtype {networks.dtype} and shape {networks.shape} instead."
+            )
     if len(networks) == 0:
         raise ValueError(f"{owner}. Got an empty one.")
     return networks if isinstance(networks, Sequence) else list(networks)
+
+
+def how_to_load(value: Any) -> str:
+    """Return a sentence on how a path, weights or a class become a network; nothing for anything else."""
+    if isinstance(value, type):
+        return " That is a class: make an instance, and train it."
+    if isinstance(value, str | bytes | os.PathLike):
+        return (
+            " A path is no network: build the module and load its weights with "
+            "module.load_state_dict(torch.load(path, weights_only=True)), or safetensors.torch.load_file(path); many "
+            "files become a population with NetworkPopulation.from_networks(paths, losses, build=...), a directory "
+            "of train_population with NetworkPopulation.load(directory)."
+        )
+    if isinstance(value, Mapping):
+        keys = [k for k, v in value.items() if isinstance(v, Mapping) and _are_weights(v)]
+        if keys or _are_weights(value):
+            inside = f"[{keys[0]!r}]" if keys and not _are_weights(value) else ""
+            return f" Weights are no network: build the module and call module.load_state_dict(state{inside})."
+    return ""
+
+
+def _are_weights(value: Mapping[Any, Any]) -> bool:
+    return bool(value) and all(isinstance(v, torch.Tensor) for v in value.values())
 
 
 def check_exponents(spectra: np.ndarray, name: str = "X", *, caller: str | None = None) -> np.ndarray:

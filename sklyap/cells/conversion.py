@@ -22,6 +22,7 @@ from sklyap.cells.snapshot import snapshot
 from sklyap.cells.stacked import StackedCell
 from sklyap.cells.verification import check_steps
 from sklyap.runtime import outside_inference_mode, undrawn
+from sklyap.validation import how_to_load
 
 __all__ = [
     "adopt",
@@ -149,14 +150,14 @@ def module_of(network: Any) -> nn.Module:
     for attribute in ("net_", "module_"):
         if hasattr(network, attribute):
             return module_of(getattr(network, attribute))
-    if hasattr(network, "fit"):
+    if hasattr(network, "fit") and not isinstance(network, type):
         raise ValueError(
             f"The 'network' parameter must be a fitted network. Got a {type(network).__name__} without net_ or "
             "module_: call fit first, or hand over the network that it holds."
         )
     raise TypeError(
         "The 'network' parameter must be a RecurrentCell, a torch module, or a fitted skorch net or sklyap "
-        f"estimator. Got {type(network).__name__} instead."
+        f"estimator. Got {type(network).__name__} instead.{how_to_load(network)}"
     )
 
 

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from sklyap.cells import RecurrentCell
 from sklyap.cells.conversion import opened
 from sklyap.cells.drive import Drive
-from sklyap.exceptions import DegenerateSpectrumWarning, PrecisionWarning, SklyapWarning
+from sklyap.exceptions import DegenerateSpectrumWarning, PaddedSpectrumWarning, PrecisionWarning, SklyapWarning
 from sklyap.lyapunov import LyapunovResult, lyapunov_spectrum
 from sklyap.networks.transformer import Failure, NetworkTransformer, attempt
 from sklyap.runtime import outside_inference_mode
@@ -46,12 +46,15 @@ class LyapunovSpectrumTransformer(NetworkTransformer):
         What drives every network; a number of steps for autonomous systems. Clones share it.
     n_exponents : int, optional
         Number of columns. By default, with ``align="truncate"`` the size of the smallest spectrum seen in
-        `fit`, with ``align="interpolate"`` that of the largest.
+        `fit`, with ``align="interpolate"`` that of the largest. A number that is given is refused for networks that
+        have fewer exponents, with ``align="truncate"``.
     align : {"truncate", "interpolate"}, default="truncate"
-        How spectra of different sizes N share columns. "truncate" keeps the leading exponents.
-        "interpolate" computes the whole spectrum and interpolates it linearly at `n_exponents` equally
-        spaced points of the relative index i/(N - 1); both ends are kept exactly, and a spectrum of
-        one exponent is constant.
+        How spectra of different sizes N share columns. "truncate" keeps the leading exponents. Where the number of
+        columns was learned, a network of `transform` may have fewer exponents: cross-validation may put the smallest
+        network into a test fold. Its smallest exponent is then repeated in the columns beyond, with a
+        :class:`~sklyap.exceptions.PaddedSpectrumWarning`. "interpolate" computes the whole spectrum and interpolates
+        it linearly at `n_exponents` equally spaced points of the relative index i/(N - 1); both ends are kept exactly,
+        and a spectrum of one exponent is constant.
     warmup, qr_interval, orthonormalizer, state, dtype, device, random_state
         See :func:`~sklyap.lyapunov_spectrum`.
     base : "e" or float > 1, default="e"
@@ -219,7 +222,12 @@ class LyapunovSpectrumTransformer(NetworkTransformer):
         """Return one network's row."""
         check_is_fitted(self)
         cell, drive = self._prepare(network)
-        return self._row(lyapunov_spectrum(cell, drive, **self._settings()))
+        settings = self._settings()
+        if self._is_bound:
+            settings["n_exponents"] = min(self.n_exponents_, tangent_size(cell, self.state))
+        result = lyapunov_spectrum(cell, drive, **settings)
+        self._warn_of_padding([len(result.exponents)], stacklevel=4)
+        return self._row(result)
 
     def _attempts(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
         """Return ``function(item)``, or a Failure, for each item, in this process."""
@@ -260,7 +268,7 @@ class LyapunovSpectrumTransformer(NetworkTransformer):
     def _spectra(self, prepared: list[SpectrumTask | Failure]) -> np.ndarray:
         """Compute the spectra of cells with their drives; set `results_`."""
         settings = self._settings()
-        prepared = self._attempts(partial(_checked_settings, settings), prepared)
+        prepared = self._attempts(partial(_checked_settings, settings, self._is_bound), prepared)
         done = self._run(prepared, settings)
         results = [task if isinstance(task, Failure) else done[i] for i, task in enumerate(prepared)]
         self.results_ = [None if isinstance(result, Failure) else result for result in results]
@@ -273,7 +281,8 @@ class LyapunovSpectrumTransformer(NetworkTransformer):
     ) -> dict[int, LyapunovResult | Failure]:
         """Compute all spectra, with a bar where one is wanted: over the steps, if there is one network only."""
         todo = {i: task for i, task in enumerate(prepared) if not isinstance(task, Failure)}
-        compute = partial(spectra_of, cache=SpectrumCache(self.memory, type(self).__name__), on_error=self._on_error)
+        cache = SpectrumCache(self.memory, type(self).__name__)
+        compute = partial(spectra_of, cache=cache, on_error=self._on_error, at_most=self._is_bound)
         if self.verbose and len(todo) == len(prepared) == 1:
             with tqdm(total=sum(todo[0][1].lengths), desc="spectrum", unit="step") as bar:
                 return _results(compute(todo, settings=settings | {"progress": bar.update}))
@@ -311,6 +320,11 @@ class LyapunovSpectrumTransformer(NetworkTransformer):
             )
         return math.log(self.base)
 
+    @property
+    def _is_bound(self) -> bool:
+        """Whether the number of columns is one that was learned, which smaller networks need not reach."""
+        return self.align == "truncate" and self.n_exponents is None
+
     def _settings(self) -> dict[str, Any]:
         """Return what lyapunov_spectrum is called with, beside network and sequences."""
         return {
@@ -331,6 +345,8 @@ class LyapunovSpectrumTransformer(NetworkTransformer):
         if self.align == "interpolate":
             grid = np.linspace(0, 1, self.n_exponents_)
             exponents = np.interp(grid, np.linspace(0, 1, len(exponents)), exponents)
+        elif len(exponents) < self.n_exponents_:
+            exponents = np.pad(exponents, (0, self.n_exponents_ - len(exponents)), mode="edge")
         return exponents / self._log_base()
 
     def _warn(self) -> None:
@@ -345,6 +361,7 @@ class LyapunovSpectrumTransformer(NetworkTransformer):
                 DegenerateSpectrumWarning,
                 stacklevel=5,
             )
+        self._warn_of_padding([len(result.exponents) for result in results], stacklevel=6)
         budget = math.exp(spread_budget(check_dtype(self.dtype)))
         imprecise = sum(result.condition > budget for result in results)
         if self.qr_interval != "auto" and imprecise:
@@ -355,11 +372,22 @@ class LyapunovSpectrumTransformer(NetworkTransformer):
                 stacklevel=5,
             )
 
+    def _warn_of_padding(self, sizes: list[int], stacklevel: int) -> None:
+        short = sum(size < self.n_exponents_ for size in sizes)
+        if short and self.align == "truncate":
+            warnings.warn(
+                f"{short} of {len(sizes)} networks have fewer exponents than the {self.n_exponents_} columns that fit "
+                f"learned, and their smallest exponent is repeated. Use n_exponents={min(sizes)} or "
+                "align='interpolate' for columns that all networks have.",
+                PaddedSpectrumWarning,
+                stacklevel=stacklevel,
+            )
 
-def _checked_settings(settings: dict[str, Any], task: SpectrumTask) -> SpectrumTask:
-    """Return a task after checking the settings against its cell."""
-    names = ("n_exponents", "qr_interval", "orthonormalizer", "state")
-    check_settings(task[0], *(settings[name] for name in names))
+
+def _checked_settings(settings: dict[str, Any], is_bound: bool, task: SpectrumTask) -> SpectrumTask:
+    """Return a task after checking the settings against its cell, the number of exponents if it was asked for."""
+    names = ("qr_interval", "orthonormalizer", "state")
+    check_settings(task[0], None if is_bound else settings["n_exponents"], *(settings[name] for name in names))
     return task
 
 

@@ -19,6 +19,7 @@ from sklyap.networks.transformer import Failure, attempt
 from sklyap.runtime import one_thread, unwarned, watch_parent
 from sklyap.spectrum.cache import FIELDS, SpectrumCache
 from sklyap.spectrum.fingerprint import UnknownValueError, fingerprint
+from sklyap.tangent import tangent_size
 
 __all__ = ["Spectrum", "SpectrumTask", "spectra_of"]
 
@@ -26,7 +27,12 @@ SpectrumTask = tuple[RecurrentCell, Drive]
 
 
 def spectra_of(
-    todo: dict[int, SpectrumTask], *, settings: dict[str, Any], cache: SpectrumCache, on_error: str
+    todo: dict[int, SpectrumTask],
+    *,
+    settings: dict[str, Any],
+    cache: SpectrumCache,
+    on_error: str,
+    at_most: bool = False,
 ) -> dict[int, Spectrum]:
     """Compute the spectra of a group of networks; where one fails, say why or raise.
 
@@ -39,8 +45,13 @@ def spectra_of(
         Keyword arguments of :func:`~sklyap.lyapunov_spectrum`.
     cache : SpectrumCache
     on_error : {"raise", "warn"}
+    at_most : bool, default=False
+        Whether `n_exponents` of the settings is a bound that smaller networks need not reach.
     """
     watch_parent()
+    if at_most and todo:
+        cell, _ = next(iter(todo.values()))
+        settings = settings | {"n_exponents": min(settings["n_exponents"], tangent_size(cell, settings["state"]))}
     with one_thread(), unwarned():
         found = {i: _Found.of(cache, settings, *task) for i, task in todo.items()}
         missing = [i for i, entry in found.items() if entry.result is None]

@@ -199,7 +199,7 @@ class TestFailingNetworks:
     "make, error, message",
     [
         (lambda n, s: LyapunovSpectrumTransformer(s).fit([]), ValueError, "Got an empty one"),
-        (lambda n, s: LyapunovSpectrumTransformer(s).fit(n[0]), TypeError, "put a single network in a list"),
+        (lambda n, s: LyapunovSpectrumTransformer(s).fit(n[0]), TypeError, "Put a single network in a list"),
         (lambda n, s: LyapunovSpectrumTransformer(s).fit(np.zeros((3, 2))), ValueError, "list of trained networks"),
         (lambda n, s: LyapunovSpectrumTransformer().fit(n), ValueError, "'sequences' parameter"),
         (lambda n, s: LyapunovSpectrumTransformer(s, align="pad").fit(n), ValueError, "'align' parameter"),
