@@ -97,7 +97,8 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> str:
     if objects:
         raise ValueError(f"Arrays of objects can't be written without a pickle. Got {', '.join(map(repr, objects))}.")
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # numpy 1.26 takes allow_pickle=False for the name of one more array
+    # numpy 1.26 takes allow_pickle=False for the name of one more array.
+    np.savez(buffer, **dict[str, Any](arrays))
     return write_bytes(path, buffer.getvalue())
 
 

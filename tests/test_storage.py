@@ -93,7 +93,7 @@ def test_file_is_flushed_before_it_is_renamed(tmp_path, monkeypatch):
 
 def test_objects_are_not_pickled_into_npz(tmp_path):
     for array in (np.array([object()]), np.zeros(2, dtype=[("number", float), ("object", object)])):
-        with pytest.raises(ValueError, match="pickle.*'x'"):
+        with pytest.raises(ValueError, match=r"pickle.*'x'"):
             storage.write_arrays(tmp_path / "a.npz", {"x": array, "y": np.zeros(2)})
     assert not list(tmp_path.iterdir())
 

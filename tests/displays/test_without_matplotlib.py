@@ -15,5 +15,5 @@ def test_the_extra_is_named(monkeypatch):
     )
     for name in ("matplotlib", "matplotlib.pyplot"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ImportError, match=r'Drawing needs matplotlib: pip install "sklyap\[plot\]"'):
+    with pytest.raises(ImportError, match=r'A display needs matplotlib: pip install "sklyap\[plot\]"'):
         display.plot()
