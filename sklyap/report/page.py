@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,18 +14,14 @@ from sklearn.base import clone
 from sklyap.displays import AlignmentDisplay, LossPredictorsDisplay, SearchDisplay, SpectrumDisplay
 from sklyap.exceptions import SklyapWarning
 from sklyap.population import NetworkPopulation
+from sklyap.report.figures import draw_losses, draw_sweep, picture
+from sklyap.report.text import DIGITS, changed_settings, shown, table
 from sklyap.report.versions import versions
 from sklyap.spectrum import LyapunovSpectrumTransformer
 from sklyap.statistics import spectrum_loss_correlation
 from sklyap.storage import write_bytes
 
 __all__ = ["Section", "sections_of", "write_report"]
-
-_DIGITS = 4
-"""Significant digits of the numbers in tables."""
-_DPI = 120
-_MOST_CURVES = 500
-"""Maximum number of networks whose losses are drawn one by one; of more, equally spaced ranks of the best loss are."""
 
 
 @dataclass
@@ -172,92 +165,23 @@ def _environment() -> Any:
     )
 
 
-def _picture(draw: Callable[[Any], Any], size: tuple[float, float] = (7.0, 4.2)) -> str:
-    """Return what `draw` draws into a figure as a ``data:`` address."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, layout="constrained")
-    draw(figure)
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=_DPI)
-    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
-
-
-def _plain(name: Any) -> str:
-    """Return a name as matplotlib shows it: a dollar sign begins no formula."""
-    return str(name).replace("$", r"\$")
-
-
-def _cell(value: Any) -> Any:
-    """Return a value as a table shows it."""
-    if isinstance(value, bool | np.bool_):
-        return str(bool(value))
-    if isinstance(value, float | np.floating):
-        return float(f"{value:.{_DIGITS}g}") if np.isfinite(value) else str(float(value))
-    if isinstance(value, int | np.integer):
-        return int(value)
-    return getattr(value, "__name__", str(value))
-
-
-def _table(caption: str, frame: pd.DataFrame) -> tuple[str, list[str], list[list[Any]]]:
-    frame = frame.reset_index() if frame.index.name else frame
-    return caption, [str(name) for name in frame.columns], [[_cell(v) for v in row] for row in frame.to_numpy(object)]
-
-
 def _sweep(population: NetworkPopulation) -> Section:
     losses, params = population.best_losses, population.params
     best = int(np.nanargmin(losses)) if np.isfinite(losses).any() else 0
-    quartiles = ", ".join(f"{q:.{_DIGITS}g}" for q in np.nanquantile(losses, [0, 0.25, 0.5, 0.75, 1]))
-    chosen = ", ".join(f"{name} = {_cell(value)}" for name, value in params.iloc[best].items()) or "all alike"
+    quartiles = ", ".join(f"{q:.{DIGITS}g}" for q in np.nanquantile(losses, [0, 0.25, 0.5, 0.75, 1]))
+    chosen = ", ".join(f"{name} = {shown(value)}" for name, value in params.iloc[best].items()) or "all alike"
     text = (
         f"{len(population)} networks, {len(population.failures)} failures. Lowest validation loss of each network: "
         f"{quartiles} (smallest, quartiles, largest). The best is network {population.records[best].index}: {chosen}."
     )
-    figures = [("Validation loss of each network at every epoch", _picture(lambda f: _draw_losses(f, population)))]
+    figures = [("Validation loss of each network at every epoch", picture(lambda f: draw_losses(f, population)))]
     varied = [name for name in params if params[name].astype(str).nunique() > 1]
     if varied:
         rows = -(-len(varied) // 3)
         size = (3.2 * min(3, len(varied)), 2.8 * rows)
-        picture = _picture(lambda f: _draw_sweep(f, params[varied], losses), size)
-        figures.append(("Lowest loss against each hyperparameter that varies", picture))
-    return Section("The sweep", text, figures, [_table("One row for each network", population.to_frame())])
-
-
-def _draw_losses(figure: Any, population: NetworkPopulation) -> None:
-    ax = figure.add_subplot()
-    order = np.argsort(population.best_losses)
-    if len(order) > _MOST_CURVES:
-        order = order[np.linspace(0, len(order) - 1, _MOST_CURVES).astype(int)]
-    for rank, i in enumerate(order[::-1]):
-        curve = np.asarray(population.records[i].losses, dtype=float)
-        is_best = rank == len(order) - 1
-        ax.plot(np.arange(1, len(curve) + 1), curve, color="tab:red" if is_best else "0.6", linewidth=1, marker=".")
-    _log_scale_if_wide(ax, population.best_losses)
-    ax.set(xlabel="epoch", ylabel="loss (the best network in red)")
-
-
-def _draw_sweep(figure: Any, params: pd.DataFrame, losses: np.ndarray) -> None:
-    n = len(params.columns)
-    axes = figure.subplots(-(-n // 3), min(3, n), squeeze=False).ravel()
-    for ax, name in zip(axes, params.columns, strict=False):
-        column = params[name]
-        if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-            ax.plot(column, losses, ".", alpha=0.7)
-            if (column > 0).all() and column.max() > 20 * column.min():
-                ax.set_xscale("log")
-        else:
-            names = list(dict.fromkeys(str(_cell(value)) for value in column))
-            groups = [losses[[str(_cell(v)) == label for v in column]] for label in names]
-            ax.boxplot(groups, tick_labels=[_plain(label) for label in names])
-        _log_scale_if_wide(ax, losses)
-        ax.set(xlabel=_plain(name), ylabel="lowest loss")
-    for ax in axes[n:]:
-        ax.remove()
-
-
-def _log_scale_if_wide(ax: Any, losses: np.ndarray) -> None:
-    if np.nanmin(losses) > 0 and np.nanmax(losses) > 5 * np.nanmin(losses):
-        ax.set_yscale("log")
+        drawn = picture(lambda f: draw_sweep(f, params[varied], losses), size)
+        figures.append(("Lowest loss against each hyperparameter that varies", drawn))
+    return Section("The sweep", text, figures, [table("One row for each network", population.to_frame())])
 
 
 def _dynamics(
@@ -271,71 +195,80 @@ def _dynamics(
         transformer = clone(transformer).set_params(sequences=sequences)
     if epoch is None:
         kept = [key for key in population.records[0].snapshots if all(key in r.snapshots for r in population.records)]
-        epoch = next((float(key) for key in kept if key != "last" and float(key) > 0), "last")
+        epoch = min((float(key) for key in kept if _is_number(key) and float(key) > 0), default="last")
     spectra = np.asarray(transformer.fit_transform(population.networks(epoch)))
     losses = population.best_losses
     usable = np.isfinite(spectra).all(axis=1) & np.isfinite(losses)
     results = [result for result in transformer.results_ if result is not None]
     undecided = sum(not result.converged for result in results)
-    picture = _picture(
+    drawn = picture(
         lambda f: SpectrumDisplay(spectra[usable], color=losses[usable], color_label="lowest loss").plot(
             f.add_subplot()
         )
     )
     text = (
-        f"Lyapunov spectra of the networks at epoch {_cell(epoch)}, in nats per step. Of {len(results)} spectra, "
+        f"Lyapunov spectra of the networks at epoch {shown(epoch)}, in nats per step. Of {len(results)} spectra, "
         f"{undecided} are not converged: the sign of their largest exponent cannot be told from these sequences."
     )
     tables = []
     if usable.sum() > 2:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SklyapWarning)  # statistics that do not vary are left out
-            table = spectrum_loss_correlation(spectra[usable], losses[usable], random_state=0).dropna(subset="r")
+            found = spectrum_loss_correlation(spectra[usable], losses[usable], random_state=0).dropna(subset="r")
         caption = "Spearman correlation of each statistic with the lowest loss, with 95 % intervals"
-        tables.append(_table(caption, table))
-    return [Section("Spectra", text, [("Spectra, coloured by the lowest loss", picture)], tables)]
+        tables.append(table(caption, found))
+    return [Section("Spectra", text, [("Spectra, coloured by the lowest loss", drawn)], tables)]
 
 
-def _comparison(table: pd.DataFrame) -> Section:
-    picture = _picture(lambda f: LossPredictorsDisplay.from_table(table, ax=f.add_subplot()))
+def _is_number(key: str) -> bool:
+    """Whether the key of a snapshot is an epoch, not "best" or "last"."""
+    try:
+        float(key)
+    except ValueError:
+        return False
+    return True
+
+
+def _comparison(scores: pd.DataFrame) -> Section:
+    drawn = picture(lambda f: LossPredictorsDisplay.from_table(scores, ax=f.add_subplot()))
     text = "Predictions of the networks' lowest loss, out of fold, from what is known early."
-    return Section("Loss predictors", text, [("Scores with intervals", picture)], [_table("Scores", table)])
+    return Section("Loss predictors", text, [("Scores with intervals", drawn)], [table("Scores", scores)])
 
 
 def _alignment(results: Any) -> Section:
-    picture = _picture(lambda f: AlignmentDisplay.from_training(results, ax=f.add_subplot()))
+    drawn = picture(lambda f: AlignmentDisplay.from_training(results, ax=f.add_subplot()))
     text = "How Lyapunov directions align with the leading singular vector of the loss gradient, mean over networks."
-    return Section("Gradient alignment", text, [("Alignment at each epoch", picture)], [])
+    return Section("Gradient alignment", text, [("Alignment at each epoch", drawn)], [])
 
 
 def _search(search: Any) -> Section:
-    spent = ", ".join(f"{value:.{_DIGITS}g} s in {name}" for name, value in search.seconds_spent_.items())
-    chosen = ", ".join(f"{name} = {_cell(value)}" for name, value in search.best_params_.items())
+    spent = ", ".join(f"{value:.{DIGITS}g} s in {name}" for name, value in search.seconds_spent_.items())
+    chosen = ", ".join(f"{name} = {shown(value)}" for name, value in search.best_params_.items())
     text = (
-        f"The best candidate is {search.best_candidate_}, with a lowest loss of {search.best_loss_:.{_DIGITS}g}: "
+        f"The best candidate is {search.best_candidate_}, with a lowest loss of {search.best_loss_:.{DIGITS}g}: "
         f"{chosen}. {search.epochs_spent_} epochs were trained; {spent}."
     )
-    figures = [("Losses of all candidates", _picture(lambda f: SearchDisplay.from_search(search, ax=f.add_subplot())))]
+    figures = [("Losses of all candidates", picture(lambda f: SearchDisplay.from_search(search, ax=f.add_subplot())))]
     if search.decisions_["predicted"].notna().any():
-        picture = _picture(lambda f: SearchDisplay.from_search(search, kind="predictions", ax=f.add_subplot()))
-        figures.append(("Predicted and final losses", picture))
-    return Section("The search", text, figures, [_table("Every decision", search.decisions_)])
+        drawn = picture(lambda f: SearchDisplay.from_search(search, kind="predictions", ax=f.add_subplot()))
+        figures.append(("Predicted and final losses", drawn))
+    return Section("The search", text, figures, [table("Every decision", search.decisions_)])
 
 
 def _failures(population: NetworkPopulation) -> Section:
     rows = [{"index": r.index, "reason": r.reason, **r.params} for r in population.failures]
     text = "Networks that could not be trained. They are in no figure and no other table."
-    return Section("Failures", text, [], [_table("One row for each failure", pd.DataFrame(rows))])
+    return Section("Failures", text, [], [table("One row for each failure", pd.DataFrame(rows))])
 
 
 def _reproduction(population: NetworkPopulation, search: Any) -> Section:
     records = [*population.records, *population.failures]
     origins = {r.origin.name: r.origin.estimator for r in records if r.origin is not None}
-    rows = [{"population": name, "estimator": repr(estimator)} for name, estimator in origins.items()]
+    rows = [{"population": name, "estimator": changed_settings(estimator)} for name, estimator in origins.items()]
     if search is not None:
-        rows.append({"population": "search", "estimator": repr(search)})
+        rows.append({"population": "search", "estimator": changed_settings(search)})
     text = (
         "Each network is the estimator below with the hyperparameters and the seed of its row: "
         "estimator.set_params(**hyperparameters, random_state=seed).fit(X, y). The versions it was made with follow."
     )
-    return Section("How to reproduce it", text, [], [_table("Estimators", pd.DataFrame(rows))] if rows else [])
+    return Section("How to reproduce it", text, [], [table("Estimators", pd.DataFrame(rows))] if rows else [])

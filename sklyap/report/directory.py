@@ -1,0 +1,37 @@
+"""The networks in a directory of a population or of a search."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from sklyap.population import NetworkPopulation, NetworkRecord
+
+__all__ = ["population_in"]
+
+
+def population_in(directory: str | Path) -> NetworkPopulation:
+    """Return the networks in a directory of `train_population`, or the candidates in one of LyapunovHalvingSearch.
+
+    A search keeps a population for every rung; each candidate is taken from the last that it got to.
+
+    Parameters
+    ----------
+    directory : path-like
+        Where they were trained.
+
+    Returns
+    -------
+    NetworkPopulation
+    """
+    directory = Path(directory)
+    if not (directory / "search.json").exists():
+        return NetworkPopulation.load(directory)
+    latest: dict[int, NetworkRecord] = {}
+    for rung in sorted(directory.glob("epoch-*")):
+        population = NetworkPopulation.load(rung)
+        for record in [*population.records, *population.failures]:
+            before = latest.get(record.index)
+            snapshots = record.snapshots if before is None else before.snapshots | record.snapshots
+            latest[record.index] = replace(record, snapshots=snapshots)
+    return NetworkPopulation([latest[index] for index in sorted(latest)])
