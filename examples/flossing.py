@@ -33,7 +33,7 @@ from sklyap.datasets import make_delayed_copy, make_delayed_xor, make_recall
 from sklyap.exceptions import SklyapWarning
 from sklyap.training import GradientFlossing
 
-N_TRAIN, N_VALID = 640, 256
+N_VALID = 256
 SUCCESS = 0.95
 
 
@@ -82,12 +82,12 @@ class Recorder(Callback):
         self.seconds_ += time.process_time() - start
 
 
-def data(task, delay, seed, n):
+def data(task, delay, seed, n, n_steps=None):
     """Return sequences, targets, whether targets are at every step, and the accuracy that counts as success."""
     if task == "recall":
         return *make_recall(n, n_steps=delay + 1, random_state=seed), False, SUCCESS
     make = {"copy": make_delayed_copy, "xor": make_delayed_xor}[task]
-    n_steps = 2 * delay + 10
+    n_steps = n_steps or 2 * delay + 10
     X, y = make(n, n_steps=n_steps, delay=delay, random_state=seed)
     known = 1 - delay / n_steps  # the targets of the first steps are zero
     return X, y, True, 1 - known * (1 - SUCCESS)
@@ -109,8 +109,8 @@ def flossing(when, n_steps, options):
 
 def run(task, cell, delay, when, init, clip, seed, options):
     """Train one network; return what came out."""
-    X, y, every_step, mark = data(task, delay, seed, N_TRAIN)
-    X_val, y_val, *_ = data(task, delay, seed + 10_000, N_VALID)
+    X, y, every_step, mark = data(task, delay, seed, options.train, options.steps)
+    X_val, y_val, *_ = data(task, delay, seed + 10_000, N_VALID, options.steps)
     recorder = Recorder(X_val, y_val)
     steer = flossing(when, X.shape[1], options)
     estimator = RNNClassifier(
@@ -240,6 +240,8 @@ def parse(arguments):
     parser.add_argument("--no-clip", action="store_true", help="train without gradient clipping")
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--hidden", type=int, default=32)
+    parser.add_argument("--train", type=int, default=640, help="sequences to train on")
+    parser.add_argument("--steps", type=int, default=None, help="of copy and XOR (twice the delay and ten by default)")
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--batch", type=int, default=32)

@@ -46,7 +46,7 @@ def main(arguments=None):
         {},
         X[N_IMAGES:],
         y[N_IMAGES:],
-        n_networks=settings["seeds"],
+        n_networks=options.networks or settings["seeds"],
         snapshot_epochs=range(settings["epochs"] + 1),
         directory=options.output / "population",
         n_jobs=options.jobs,

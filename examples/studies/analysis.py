@@ -62,7 +62,7 @@ def run(doc: str, name: str, load: Callable[[argparse.Namespace], Task], argumen
         task.estimator,
         task.distributions,
         *task.train,
-        n_networks=task.n_networks,
+        n_networks=options.networks or task.n_networks,
         validation=task.valid,
         snapshot_epochs=(*task.epochs, "last"),
         directory=options.output / "population",
@@ -95,6 +95,7 @@ def parse(
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="laptop", help="seconds, minutes on two cores, or the thesis'")
     parser.add_argument("--data", type=Path, help="the file or folder with the data, see the module's text")
+    parser.add_argument("--networks", type=int, help="how many, in place of the size's own number")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--output", type=Path, help=f"results/{name}/SIZE by default")
     if add_options is not None:

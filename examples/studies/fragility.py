@@ -56,7 +56,7 @@ def main(arguments=None):
         {},
         X[N_IMAGES:],
         y[N_IMAGES:],
-        n_networks=settings["seeds"],
+        n_networks=options.networks or settings["seeds"],
         snapshot_epochs=settings["stages"],
         directory=options.output / "population",
         n_jobs=options.jobs,

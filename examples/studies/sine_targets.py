@@ -58,7 +58,7 @@ def main(arguments=None):
     start = time.perf_counter()
     trained = Parallel(options.jobs)(
         delayed(finished)(options.output / "networks" / f"{seed}.npz", seed, settings)
-        for seed in range(settings["n_networks"])
+        for seed in range(options.networks or settings["n_networks"])
     )
     print(f"sine_targets ({options.size}): {len(trained)} networks trained in {time.perf_counter() - start:.0f} s")
     passes = [*settings["passes"], settings["n_passes"]]

@@ -15,6 +15,7 @@ from sklyap.cells.conversion import (
     _check_supported,
     _kind_of,
     _renew_weights,
+    _without_half,
     as_recurrent_cell,
     find_layer,
     module_of,
@@ -74,12 +75,14 @@ def _under(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"cell.{name}": tensor for name, tensor in weights.items()}
 
 
-def live_cell(network: Any) -> LiveCell:
+def live_cell(network: Any, layer: str | None = None) -> LiveCell:
     """Return the recurrent layer of `network` as :func:`as_recurrent_cell` does, but attached to its weights.
 
     Parameters
     ----------
     network : RecurrentCell, torch module, fitted skorch net or fitted sklyap estimator
+    layer : str, optional
+        Which recurrent layer, where there are several.
 
     Returns
     -------
@@ -92,15 +95,16 @@ def live_cell(network: Any) -> LiveCell:
         As :func:`as_recurrent_cell`.
     """
     if not transformed():
-        as_recurrent_cell(network)  # refuses what cannot be read
+        as_recurrent_cell(network, layer=layer)  # refuses what cannot be read
     module = module_of(network)
-    name, found = find_layer(module)
-    _check_supported(name, found, half=False)
+    wanted, half = _without_half(layer)
+    name, found = find_layer(module, wanted)
+    _check_supported(name, found, half)
     twin = _twin(module)
-    layer = twin.get_submodule(name) if name else twin
-    live = _live_layer(layer)
+    recurrent = twin.get_submodule(name) if name else twin
+    live = _live_layer(recurrent)
     if name:
-        live.cell.encoder = LayerInput(twin, layer, differentiable=True)
+        live.cell.encoder = LayerInput(twin, recurrent, differentiable=True)
     return live
 
 

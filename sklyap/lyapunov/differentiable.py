@@ -41,6 +41,7 @@ def finite_time_exponents(
     warmup: int | str = 0,
     state: str = "full",
     dtype: str | torch.dtype = "float64",
+    layer: str | None = None,
     random_state: Any = None,
 ) -> Tensor:
     """Compute finite-time Lyapunov exponents that can be differentiated with respect to the weights.
@@ -63,6 +64,8 @@ def finite_time_exponents(
         See :func:`~sklyap.lyapunov_spectrum`.
     dtype : {"float64", "float32"}, default="float64"
         In what precision to compute, whatever that of the weights.
+    layer : str, optional
+        The name of the recurrent submodule to take where there are several, see :func:`~sklyap.as_recurrent_cell`.
     random_state : int, numpy random generator or None
         Seeds the tangent basis. None is 0, as in :func:`~sklyap.lyapunov_spectrum`.
 
@@ -108,7 +111,7 @@ def finite_time_exponents(
     >>> print(f"{g.grad:.4f}")
     2.0000
     """
-    live = live_cell(network)
+    live = live_cell(network, layer)
     k, N = check_settings(live.cell, n_exponents, 1, "auto", state)
     place: dict[str, Any] = {"dtype": check_dtype(dtype), "device": _device(live, sequences)}
     seed = seed_from(random_state)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import time
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Self
@@ -17,11 +16,10 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch import Tensor, nn
 
-from sklyap.cells import as_recurrent_cell
-from sklyap.exceptions import DivergedError, SklyapWarning
+from sklyap.exceptions import DivergedError
 from sklyap.lyapunov import finite_time_exponents
-from sklyap.training.batches import first_batch, inputs_of, some
-from sklyap.validation import check_choice, check_int, check_real
+from sklyap.training.setup import check_read, check_rhythm, check_size, inputs_of, probe_of, some, warn_of
+from sklyap.validation import check_int, check_real
 
 __all__ = ["FlossingRound", "GradientFlossing"]
 
@@ -88,6 +86,8 @@ class GradientFlossing(Callback):
         First steps of each sequence that are not averaged.
     gradient_clip : float or None, default=1.0
         Largest norm of the gradient of the flossing loss. Along chaotic trajectories single gradients are huge.
+    layer : str, optional
+        Which recurrent layer, where the net has several, see :func:`~sklyap.as_recurrent_cell`.
 
     Attributes
     ----------
@@ -151,6 +151,7 @@ class GradientFlossing(Callback):
         n_sequences: int = 16,
         warmup: int = 0,
         gradient_clip: float | None = 1.0,
+        layer: str | None = None,
     ) -> None:
         self.sequences = sequences
         self.n_exponents = n_exponents
@@ -165,6 +166,7 @@ class GradientFlossing(Callback):
         self.n_sequences = n_sequences
         self.warmup = warmup
         self.gradient_clip = gradient_clip
+        self.layer = layer
 
     def initialize(self) -> Self:
         """Forget earlier rounds."""
@@ -228,7 +230,7 @@ class GradientFlossing(Callback):
         return some(inputs_of(batch, _NAME) if self.sequences is None else self.sequences, self.n_sequences)
 
     def _exponents(self, net: NeuralNet, sequences: Any) -> Tensor:
-        return finite_time_exponents(net, sequences, n_exponents=self.n_exponents, warmup=self.warmup)
+        return finite_time_exponents(net, sequences, n_exponents=self.n_exponents, warmup=self.warmup, layer=self.layer)
 
     def _round(
         self, net: NeuralNet, batches: Iterable[Any], where: str, *, epoch: int, batch: int
@@ -247,10 +249,9 @@ class GradientFlossing(Callback):
             else:
                 with torch.no_grad():
                     after = _mean(self._exponents(net, sequences))
-        except (DivergedError, _NotFiniteError) as error:
+        except (DivergedError, ValueError, _NotFiniteError) as error:
             self.n_skipped_ += 1
-            message = f"A round of {_NAME} was left at {where}: {error} Training goes on."
-            warnings.warn(message, SklyapWarning, stacklevel=2)
+            warn_of(f"A round of {_NAME} was left at {where}", error)
             return None
         finally:
             self.seconds_ += time.perf_counter() - start
@@ -305,22 +306,25 @@ class GradientFlossing(Callback):
         check_real(self.target, "target", caller=_NAME)
         for name in ("weight", "tolerance"):
             check_real(getattr(self, name), name, low=0.0, caller=_NAME)
-        check_choice(self.unit, "unit", ["batch", "epoch"], caller=_NAME)
+        check_rhythm(1 if self.every is None else self.every, self.unit, _NAME)
         check_int(self.pretrain_epochs, "pretrain_epochs", low=0, caller=_NAME)
         check_int(self.warmup, "warmup", low=0, caller=_NAME)
         for name in ("n_updates", "n_sequences"):
             check_int(getattr(self, name), name, low=1, caller=_NAME)
-        for name in ("every", "until"):
-            if getattr(self, name) is not None:
-                check_int(getattr(self, name), name, low=1, caller=_NAME)
+        if self.until is not None:
+            check_int(self.until, "until", low=1, caller=_NAME)
         if self.gradient_clip is not None:
             check_real(self.gradient_clip, "gradient_clip", low=0.0, caller=_NAME)
-        size = as_recurrent_cell(net).state_size
-        if self.n_exponents is not None:
-            check_int(self.n_exponents, "n_exponents", low=1, high=size, caller=_NAME)
-        sequences = first_batch(net, X, y, _NAME) if self.sequences is None else self.sequences
-        with torch.no_grad():
-            finite_time_exponents(net, some(sequences, 1), n_exponents=1, warmup=self.warmup)
+        check_size(net, self.layer, self.n_exponents, _NAME)
+        sequences = some(probe_of(self.sequences, net, X, y, _NAME), 2)
+        with torch.enable_grad():
+            leading = finite_time_exponents(net, sequences, n_exponents=1, warmup=self.warmup, layer=self.layer)
+        check_read(len(leading), sequences, _NAME)
+        if not leading.requires_grad:
+            raise ValueError(
+                f"{_NAME} needs a net with weights that it can move. Those of its recurrent layer, and of what comes "
+                "before it, do not require gradients."
+            )
 
 
 class _NotFiniteError(RuntimeError):

@@ -19,12 +19,17 @@ from sklyap.exceptions import DivergedError, SklyapWarning
 from sklyap.lyapunov import LyapunovResult, lyapunov_spectrum
 from sklyap.runtime import one_thread
 from sklyap.statistics.transformer import evaluate, resolve
-from sklyap.training.batches import first_batch, leading_steps, some
-from sklyap.validation import check_choice, check_int, seed_from
+from sklyap.training.setup import check_read, check_rhythm, check_size, leading_steps, probe_of, some, warn_of
+from sklyap.validation import check_int, seed_from
 
 __all__ = ["LyapunovMonitor", "MonitoredSpectrum"]
 
 _NAME = "LyapunovMonitor"
+
+_BETWEEN_LOOKS = 200
+"""Milliseconds of training of which a look, 10 ms, is 5 %."""
+_STEPS_PER_MILLISECOND = 15
+"""Steps of a batch that a small network is trained on in a millisecond, beside one for the batch itself."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +57,10 @@ class LyapunovMonitor(Callback):
     sequences : array-like of shape (n_sequences, n_steps, n_inputs), list of arrays, or int, optional
         What drives the network, see :func:`~sklyap.lyapunov_spectrum`; by default the first training batch, the same
         at every look.
-    every : int, default=1
-        A look every so many epochs (or batches, with `unit`), and one before training.
+    every : int or "auto", default=1
+        A look every so many epochs (or batches, with `unit`), and one before training. "auto" estimates from the number
+        of batches and their steps how many keep the looks below 5 % of the training time; it depends on nothing else,
+        so that two runs look at the same epochs.
     unit : {"epoch", "batch"}, default="epoch"
     n_exponents : int or None, default=4
         How many leading exponents; None for the whole spectrum.
@@ -63,12 +70,16 @@ class LyapunovMonitor(Callback):
         How many of the sequences, and of their first steps, are used; None for all.
     warmup : int or "auto", default="auto"
         See :func:`~sklyap.lyapunov_spectrum`.
+    layer : str, optional
+        Which recurrent layer, where the net has several, see :func:`~sklyap.as_recurrent_cell`.
     random_state : int or None, default=None
         Seeds the tangent basis, which is the same at every look.
 
     Attributes
     ----------
     spectra_ : list of MonitoredSpectrum
+    every_ : int
+        `every`, or what "auto" has come to.
     seconds_ : float
         Time spent.
 
@@ -86,7 +97,7 @@ class LyapunovMonitor(Callback):
     Notes
     -----
     A look costs about 10 ms at the defaults (``python -m benchmarks.monitor_overhead``), below 5 % of epochs that take
-    more than 0.3 s; raise `every` for shorter ones.
+    more than 0.3 s; use ``every="auto"`` for shorter ones.
 
     Each row of the history that is looked at has `lyapunov_exponents` and `lyapunov_standard_error` (lists of k
     numbers, not printed), `largest_exponent`, and the statistics by their names; a row without a look has NaN. With
@@ -116,13 +127,14 @@ class LyapunovMonitor(Callback):
         self,
         sequences: Any = None,
         *,
-        every: int = 1,
+        every: int | str = 1,
         unit: str = "epoch",
         n_exponents: int | None = 4,
         statistics: Sequence[Any] = (),
         n_sequences: int | None = 2,
         n_steps: int | None = 50,
         warmup: int | str = "auto",
+        layer: str | None = None,
         random_state: Any = None,
     ) -> None:
         self.sequences = sequences
@@ -133,6 +145,7 @@ class LyapunovMonitor(Callback):
         self.n_sequences = n_sequences
         self.n_steps = n_steps
         self.warmup = warmup
+        self.layer = layer
         self.random_state = random_state
 
     def initialize(self) -> Self:
@@ -146,13 +159,15 @@ class LyapunovMonitor(Callback):
     def on_train_begin(self, net: NeuralNet, X: Any = None, y: Any = None, **kwargs: Any) -> None:
         """Check everything, by a look at the network as it is."""
         self._check(net)
-        probe = first_batch(net, X, y, _NAME) if self.sequences is None else self.sequences
+        probe = probe_of(self.sequences, net, X, y, _NAME)
         probe = probe if self.n_sequences is None else some(probe, self.n_sequences)
         self._probe = probe if self.n_steps is None else leading_steps(probe, self.n_steps)
         self._n_batches = 0
+        self.every_ = self._how_often(net, X, y) if self.every == "auto" else int(self.every)
         self._keep_off_the_print_log(net)
         start = time.perf_counter()
         result = self._spectrum(net)
+        check_read(len(result.per_sequence), self._probe, _NAME)
         self.seconds_ += time.perf_counter() - start
         if not len(net.history):
             self._keep(result, 0.0)
@@ -169,7 +184,7 @@ class LyapunovMonitor(Callback):
             return
         self._n_batches += 1
         self._in_epoch += 1
-        if self._n_batches % self.every == 0:
+        if self._n_batches % self.every_ == 0:
             self._row = self._look(net, len(net.history) - 1 + self._in_epoch / self._batches_per_epoch)
             for name, value in self._row.items():
                 net.history.record_batch(name, value)
@@ -177,10 +192,17 @@ class LyapunovMonitor(Callback):
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:
         """Look after the epoch, where it is time, and fill its row."""
         epoch = len(net.history)
-        if self.unit == "epoch" and epoch % self.every == 0:
+        if self.unit == "epoch" and epoch % self.every_ == 0:
             self._row = self._look(net, float(epoch))
         for name, value in self._row.items():
             net.history.record(name, value)
+
+    def _how_often(self, net: NeuralNet, X: Any, y: Any) -> int:
+        """Return how many epochs or batches take about `_BETWEEN_LOOKS` milliseconds at the least."""
+        steps = max(len(sequence) for sequence in probe_of(None, net, X, y, _NAME))
+        batch = 1 + steps / _STEPS_PER_MILLISECOND
+        n_batches = 1 if self.unit == "batch" else len(net.get_iterator(net.get_dataset(X, y), training=True))
+        return max(1, math.ceil(_BETWEEN_LOOKS / (batch * n_batches)))
 
     # One look
 
@@ -188,8 +210,8 @@ class LyapunovMonitor(Callback):
         with warnings.catch_warnings(), one_thread():
             warnings.simplefilter("ignore", SklyapWarning)  # a short run settles no sign; the error says so
             return lyapunov_spectrum(
-                net, self._probe, n_exponents=self.n_exponents, warmup=self.warmup, device=net.device,
-                random_state=self.random_state,
+                net if self.layer is None else as_recurrent_cell(net, layer=self.layer), self._probe,
+                n_exponents=self.n_exponents, warmup=self.warmup, device=net.device, random_state=self.random_state,
             )  # fmt: skip
 
     def _look(self, net: NeuralNet, epoch: float) -> dict[str, Any]:
@@ -197,8 +219,7 @@ class LyapunovMonitor(Callback):
         try:
             result = self._spectrum(net)
         except (DivergedError, ValueError) as error:
-            message = f"{_NAME} could not look at the network after {epoch:g} epochs: {error} Training goes on."
-            warnings.warn(message, SklyapWarning, stacklevel=2)
+            warn_of(f"{_NAME} could not look at the network after {epoch:g} epochs", error)
             return self._empty(net)
         finally:
             self.seconds_ += time.perf_counter() - start
@@ -223,8 +244,9 @@ class LyapunovMonitor(Callback):
     # Checks
 
     def _check(self, net: NeuralNet) -> None:
-        check_int(self.every, "every", low=1, caller=_NAME)
-        check_choice(self.unit, "unit", ["epoch", "batch"], caller=_NAME)
+        if isinstance(self.every, str) and self.every != "auto":
+            raise ValueError(f"The 'every' parameter of {_NAME} must be an int or 'auto'. Got {self.every!r} instead.")
+        check_rhythm(1 if self.every == "auto" else self.every, self.unit, _NAME)
         for name in ("n_sequences", "n_steps"):
             if getattr(self, name) is not None:
                 check_int(getattr(self, name), name, low=1, caller=_NAME)
@@ -232,9 +254,7 @@ class LyapunovMonitor(Callback):
         statistics = self.statistics
         empty = not isinstance(statistics, str) and not callable(statistics) and len(statistics) == 0
         self._chosen = {} if empty else resolve(statistics, 0.01, _NAME)
-        self._k = as_recurrent_cell(net).state_size
-        if self.n_exponents is not None:
-            self._k = check_int(self.n_exponents, "n_exponents", low=1, high=self._k, caller=_NAME)
+        self._k = check_size(net, self.layer, self.n_exponents, _NAME)
 
     @staticmethod
     def _keep_off_the_print_log(net: NeuralNet) -> None:

@@ -15,7 +15,10 @@ def run(study, output):
     return subprocess.run(command, capture_output=True, text=True, check=True, cwd=STUDIES.parents[1]).stdout
 
 
-@pytest.mark.parametrize("study,first", [("characters", 1), ("mnist", 1), ("motion", 1), ("sine_targets", 0)])
+@pytest.mark.parametrize(
+    "study,first",
+    [("characters", 1), ("mnist", 1), ("motion", 1), ("sine_targets", 0), ("sine_targets_bptt", 0)],
+)
 def test_population_study(study, first, tmp_path):
     printed = run(study, tmp_path)
     assert "From which epoch on" in printed and "AUC" in printed

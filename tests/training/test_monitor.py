@@ -47,6 +47,21 @@ def test_training_is_the_same_with_and_without():
         assert torch.equal(a, b)
 
 
+def test_as_often_as_five_percent_of_the_training_time_allow():
+    """Three batches of 15 steps are six milliseconds of training, a look ten."""
+    monitor = LyapunovMonitor(every="auto")
+    classifier(monitor, max_epochs=1).fit(X, Y)
+    assert monitor.every_ == 34 and monitor.every == "auto"
+    assert [spectrum.epoch for spectrum in monitor.spectra_] == [0]
+    monitor = LyapunovMonitor(every="auto", unit="batch")
+    classifier(monitor, max_epochs=1).fit(X, Y)
+    assert monitor.every_ == 100
+    long = make_recall(640, n_steps=300, random_state=0)
+    monitor = LyapunovMonitor(every="auto", n_exponents=1)
+    classifier(monitor, max_epochs=0).fit(*long)
+    assert monitor.every_ == 1
+
+
 def test_every_so_many_epochs_or_batches():
     monitor = LyapunovMonitor(every=2)
     estimator = classifier(monitor, max_epochs=5).fit(X, Y)
@@ -116,6 +131,7 @@ def test_a_network_that_cannot_be_looked_at():
     ("options", "error", "message"),
     [
         ({"n_exponents": 9}, ValueError, r"'n_exponents' parameter of LyapunovMonitor must be an int in .* 8\]"),
+        ({"every": "often"}, ValueError, "'every' parameter of LyapunovMonitor must be an int or 'auto'"),
         ({"every": 0}, ValueError, "'every' parameter"),
         ({"unit": "step"}, ValueError, "'unit' parameter"),
         ({"statistics": ["largest"]}, ValueError, "'statistics' parameter of LyapunovMonitor"),
