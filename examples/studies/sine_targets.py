@@ -34,7 +34,7 @@ from sklearn.preprocessing import StandardScaler
 from sklyap import FlowCell, SpectrumStatistics
 from sklyap.comparison import score_predictions
 from sklyap.datasets import make_sine_targets
-from sklyap.datasets.equations import rate_field
+from sklyap.datasets.systems.equations import rate_field
 
 SETTINGS = {
     "smoke": {
