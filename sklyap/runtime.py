@@ -31,6 +31,7 @@ __all__ = [
     "pushforward",
     "seed_generators",
     "trainable",
+    "transformed",
     "undrawn",
     "unwarned",
     "watch_parent",
@@ -309,3 +310,8 @@ def watch_parent(every: float = 1.0) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, name="sklyap-watch-parent", daemon=True).start()
+
+
+def transformed() -> bool:
+    """Tell whether a transform of `torch.func` (vmap, grad) is at work: values cannot be looked at then."""
+    return bool(torch._C._are_functorch_transforms_active())

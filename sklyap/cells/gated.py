@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sklyap.cells.base import DenseLinearization, Linearization, RecurrentCell, by_columns
+from sklyap.runtime import transformed
 from sklyap.validation import check_bool, check_int
 
 __all__ = [
@@ -83,8 +84,17 @@ def _add_diagonal(Z: Tensor, diagonal: Blocks, Q: Tensor) -> Tensor:
     """Add ``Σ_c D_rc ⊙ Q_c`` to the blocks of Z (*batch, N, k) in place."""
     for (r, c), d in diagonal.items():
         H = d.shape[-1]
-        Z[..., r * H : (r + 1) * H, :].addcmul_(d.unsqueeze(-1), Q[..., c * H : (c + 1) * H, :])
+        _add_product(Z[..., r * H : (r + 1) * H, :], d.unsqueeze(-1), Q[..., c * H : (c + 1) * H, :])
     return Z
+
+
+def _add_product(target: Tensor, a: Tensor, b: Tensor) -> None:
+    """Add ``a ⊙ b`` in place."""
+    if transformed():
+        # vmap has no rule for addcmul_: it would loop over the batch, and warn.
+        target.copy_(torch.addcmul(target, a, b))
+    else:
+        target.addcmul_(a, b)
 
 
 def _products(weights: Tensor, tangents: Tensor) -> Tensor:
@@ -106,7 +116,7 @@ def _mix(blocks: Blocks, products: Tensor, n_rows: int) -> Tensor:
         return rows[0] if n_rows == 1 else torch.cat([rows[r] for r in range(n_rows)], -2)
     mixed = products.new_zeros(*shape, n_rows * H, m)
     for (r, g), a in blocks.items():
-        mixed[..., r * H : (r + 1) * H, :].addcmul_(a.unsqueeze(-1), products[..., g, :, :])
+        _add_product(mixed[..., r * H : (r + 1) * H, :], a.unsqueeze(-1), products[..., g, :, :])
     return mixed
 
 

@@ -22,14 +22,9 @@ from sklyap.cells.conversion import (
 )
 from sklyap.cells.encoder import LayerInput
 from sklyap.cells.stacked import StackedCell
-from sklyap.runtime import undrawn
+from sklyap.runtime import transformed, undrawn
 
-__all__ = ["LiveCell", "live_cell", "transformed"]
-
-
-def transformed() -> bool:
-    """Tell whether a transform of `torch.func` (vmap, grad) is at work: values cannot be looked at then."""
-    return bool(torch._C._are_functorch_transforms_active())
+__all__ = ["LiveCell", "live_cell"]
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.feature_selection import SelectKBest
 from sklearn.linear_model import LinearRegression, RidgeCV
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import QuantileTransformer, SplineTransformer, StandardScaler
+from sklearn.preprocessing import SplineTransformer, StandardScaler
 
 from sklyap.autoencoder import SpectrumAutoencoder
 from sklyap.comparison.loss_predictor import LossPredictor
-from sklyap.comparison.stacking import SpectrumViews, loss_stack
+from sklyap.comparison.stacking import Ranks, SpectrumViews, loss_stack
 from sklyap.statistics import SpectrumStatistics
 from sklyap.statistics.ranks import column_correlations
 from sklyap.validation import check_choice, seed_from
@@ -54,7 +54,7 @@ def default_loss_predictors(random_state: Any = None) -> dict[str, tuple[str | t
     trees = ExtraTreesRegressor(300, min_samples_leaf=2, random_state=seed)
     curve = make_pipeline(SplineTransformer(5, extrapolation="linear"), RidgeCV(np.logspace(-4, 2, 13)))
     # A single network that contracts without bound would decide a line through the statistics themselves.
-    ranked = make_pipeline(SpectrumStatistics(), QuantileTransformer(n_quantiles=10))
+    ranked = make_pipeline(SpectrumStatistics(), Ranks(10))
     best_one = make_pipeline(*clone(ranked), SelectKBest(_rank_correlations, k=1))
 
     def stacked(*features: str) -> tuple[tuple[str, ...], BaseEstimator]:

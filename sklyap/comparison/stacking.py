@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import nnls
-from sklearn.base import BaseEstimator, RegressorMixin, TransformerMixin
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, RegressorMixin, TransformerMixin
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.ensemble import ExtraTreesRegressor, StackingRegressor
 from sklearn.impute import SimpleImputer
@@ -21,7 +21,7 @@ from sklyap.autoencoder import SpectrumAutoencoder
 from sklyap.autoencoder.scaling import SpectrumScaler
 from sklyap.validation import check_exponents, check_real
 
-__all__ = ["OutOfFoldBlend", "SpectrumViews", "any_columns", "loss_stack"]
+__all__ = ["OutOfFoldBlend", "Ranks", "SpectrumViews", "any_columns", "loss_stack"]
 
 Array = NDArray[np.float64]
 
@@ -29,6 +29,36 @@ _SPECTRUM = r"^(?:.*__)?lyapunov_\d+$"
 """Names of the columns that hold a spectrum, in a table that holds more."""
 _NO_SPECTRUM = r"^(?!(?:.*__)?lyapunov_\d+$)"
 _ALPHAS = np.logspace(-3, 4, 15)
+
+
+class Ranks(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+    """Columns on the scale of their quantiles, of which few samples have few.
+
+    Parameters
+    ----------
+    n_quantiles : int, default=10
+        How many quantiles at most.
+
+    Attributes
+    ----------
+    quantiles_ : QuantileTransformer
+    """
+
+    def __init__(self, n_quantiles: int = 10) -> None:
+        self.n_quantiles = n_quantiles
+
+    def fit(self, X: Any, y: Any = None) -> Ranks:
+        """Learn the quantiles of each column."""
+        self.quantiles_ = QuantileTransformer(n_quantiles=min(self.n_quantiles, len(X))).fit(X)
+        self.n_features_in_ = self.quantiles_.n_features_in_
+        if hasattr(self.quantiles_, "feature_names_in_"):
+            self.feature_names_in_ = self.quantiles_.feature_names_in_
+        return self
+
+    def transform(self, X: Any) -> Array:
+        """Return the columns as shares of the samples seen that are smaller."""
+        check_is_fitted(self, "quantiles_")
+        return self.quantiles_.transform(X)
 
 
 class SpectrumViews(TransformerMixin, BaseEstimator):
@@ -189,5 +219,5 @@ def _curved_columns() -> Pipeline:
 
     Quantiles put learning rates, sizes and losses on one scale, whatever their ranges.
     """
-    quantiles = any_columns(QuantileTransformer(n_quantiles=5))
+    quantiles = any_columns(Ranks(5))
     return make_pipeline(quantiles, PolynomialFeatures(2, include_bias=False), StandardScaler())

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from sklyap.cells import Linearization
-from sklyap.cells.live import transformed
 from sklyap.exceptions import DivergedError
 from sklyap.orthonormalize import log_spread, orthonormalize, orthonormalize_graded
+from sklyap.runtime import transformed
 from sklyap.tangent.resolution import resolution
 
 __all__ = ["Blocks", "counted_growth", "iterate"]

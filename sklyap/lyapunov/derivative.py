@@ -22,9 +22,8 @@ import torch
 from torch import Tensor
 
 from sklyap.cells import Linearization
-from sklyap.cells.live import transformed
 from sklyap.lyapunov.blocks import counted_growth
-from sklyap.runtime import flushed_denormals
+from sklyap.runtime import flushed_denormals, transformed
 
 __all__ = ["Growth", "Plan", "stacked"]
 

@@ -14,13 +14,13 @@ from torch.utils.checkpoint import checkpoint
 
 from sklyap.cells import DenseLinearization, Linearization, RecurrentCell
 from sklyap.cells.drive import Drive
-from sklyap.cells.live import LiveCell, live_cell, transformed
+from sklyap.cells.live import LiveCell, live_cell
 from sklyap.cells.probe import probe
 from sklyap.exceptions import DivergedError
 from sklyap.lyapunov.blocks import counted_growth, iterate
 from sklyap.lyapunov.derivative import Growth, Plan, stacked
 from sklyap.orthonormalize import random_bases
-from sklyap.runtime import flushed_denormals
+from sklyap.runtime import flushed_denormals, transformed
 from sklyap.tangent import check_settings
 from sklyap.validation import check_dtype, seed_from
 

@@ -152,7 +152,7 @@ class LyapunovHalvingSearch(MetaEstimatorMixin, BaseEstimator):
     >>> X, y = make_recall(200, n_steps=5, random_state=0)
     >>> search = LyapunovHalvingSearch(
     ...     RNNClassifier("gru", 8), {"lr": loguniform(1e-4, 1e-1)}, X[:4], n_candidates=9, max_epochs=9,
-    ...     promote_by="loss", random_state=0, verbose=0,
+    ...     promote_by="loss", refit=False, random_state=0, verbose=0,
     ... ).fit(X, y)
     >>> search.epochs_spent_, search.decisions_.groupby("epoch")["candidate"].count().tolist()
     (21, [9, 3, 1])

@@ -142,6 +142,7 @@ def layer_of(net):
 @pytest.mark.filterwarnings("ignore:.*(weight_norm|spectral_norm).* is deprecated")
 @pytest.mark.parametrize("when", ["new", "from a checkpoint", "after training", "after evaluation"])
 @pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.filterwarnings("ignore::sklyap.exceptions.ConvergenceWarning")  # short sequences
 def test_right_whenever_it_is_asked(name, when, x):
     net = NETWORKS[name]().double()
     if when == "from a checkpoint":

@@ -387,6 +387,7 @@ def test_what_takes_no_lists_belongs_behind_the_transformer(transformer, network
     assert importance.importances_mean.shape == (8,)
 
 
+@pytest.mark.filterwarnings("ignore::sklyap.exceptions.DegenerateSpectrumWarning")  # a dead network is among them
 def test_concatenated_populations_leave_one_task_out(population, transformer, digits):
     other = train_population(
         RNNClassifier("rnn", 5, max_epochs=2), {"lr": [1e-3, 1e-2, 3e-2]}, *digits, n_networks=6, name="other",

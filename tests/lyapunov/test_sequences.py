@@ -91,6 +91,7 @@ def test_integer_tokens_go_through_the_embedding():
     assert quiet(module, ragged).per_sequence.shape == (4, 6)
 
 
+@pytest.mark.filterwarnings("ignore::sklyap.exceptions.PrecisionWarning")  # an interval chosen too long
 def test_local_exponents_average_to_the_exponents():
     layer, X = network("lstm"), inputs()
     result = quiet(layer, X, return_local=True)

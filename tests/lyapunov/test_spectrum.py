@@ -17,6 +17,7 @@ from sklyap.tangent import qr_iteration
 from tests.lyapunov.helpers import LAYERS, dense_jacobians, inputs, network, plain_spectrum, quiet, torch_step
 
 
+@pytest.mark.filterwarnings("ignore::sklyap.exceptions.PrecisionWarning")  # an interval chosen too long
 @pytest.mark.parametrize("n_layers", [1, 2])
 @pytest.mark.parametrize("kind", LAYERS)
 def test_torch_layers_against_a_plain_loop_with_reverse_mode_jacobians(kind, n_layers):

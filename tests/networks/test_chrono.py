@@ -55,7 +55,7 @@ def test_an_lstm_remembers_longer():
     expected = nn.functional.logsigmoid(forget).sort(descending=True).values
     found = lyapunov_spectrum(layer, torch.zeros(1, 400, 1), n_exponents=20).exponents
     np.testing.assert_allclose(found, expected, atol=0.02)
-    np.testing.assert_allclose(expected, -np.log1p(np.exp(-forget.sort(descending=True).values)), atol=1e-12)
+    np.testing.assert_allclose(expected, -np.log1p(np.exp(-forget.sort(descending=True).values.numpy())), atol=1e-12)
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])

@@ -96,6 +96,7 @@ def test_they_have_features_and_are_cut_as_any_population(networks):
     assert [table["valid_loss"].tolist() for table in population.histories][1] == [0.8, 0.3]
 
 
+@pytest.mark.filterwarnings("ignore::sklyap.exceptions.DegenerateSpectrumWarning")  # a dead network
 def test_estimators_and_trained_populations_join(population):
     fitted = [estimator(random_state=seed).fit(X, y) for seed in (0, 1)]
     given = NetworkPopulation.from_networks(fitted, [0.5, 0.6], params=[{"lr": 0.1}, {"lr": 0.2}])

@@ -83,6 +83,6 @@ class KnownSystem:
 
 def starts(center: Any, spread: float, n: int, size: int | None = None) -> np.ndarray:
     """Return n pseudo-random points around `center`; the first does not depend on n."""
-    check_int(n, "nstarts", low=1)
+    check_int(n, "n_starts", low=1)
     center = np.asarray(center, dtype=float)
     return center + spread * np.random.default_rng(0).uniform(-1, 1, (n, size or len(center)))
