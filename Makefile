@@ -1,14 +1,30 @@
 # Every target sets up what it needs; `make demo` and `make test` work on a fresh clone.
+#
+#   PYTHON=python3.12       which Python to make the environment with
+#   TORCH_INDEX=ADDRESS     where to take torch from, https://download.pytorch.org/whl/cpu say for builds without CUDA
+#   VENV=DIRECTORY          another environment, an active one say: VENV=$VIRTUAL_ENV
+#
+# A torch that PYTHON or VENV has is used (2.6 or newer), and then none is downloaded.
 PYTHON ?= python3
-VENV   := .venv
+VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+PIP    := -m pip --disable-pip-version-check
+TORCH_INDEX  ?=
+HAS_TORCH    := .ci/has_torch.py
+TORCH_OF     := $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX))
+OLDEST       := .venv-oldest
+OLDEST_TORCH ?= $(shell grep '^torch==' constraints-oldest.txt)
 
-.PHONY: setup demo check test test-fast test-slow test-faults lint format docs bench clean
+.PHONY: setup demo check test test-fast test-slow test-faults test-oldest lint format docs bench clean
 
+# Torch comes first, and by itself: what is there is never replaced, as it would be under a constraint of its version.
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/python $(HAS_TORCH) || $(PYTHON) $(HAS_TORCH) --share-with $(BIN)/python || \
+		$(BIN)/python $(PIP) install --quiet -c constraints.txt $(TORCH_OF) $$(grep '^torch==' constraints.txt)
+	grep -v '^torch==' constraints.txt > $(VENV)/constraints.txt
+	$(BIN)/python $(PIP) install --quiet -c $(VENV)/constraints.txt -e ".[dev]"
 	touch $@
 
 setup: $(READY)
@@ -40,6 +56,19 @@ test-faults: $(READY)
 	$(BIN)/python -m pytest -m "faults or not slow" tests/test_faults.py tests/population/test_population_dask.py \
 		tests/population/test_claims.py tests/population/test_trust.py tests/spectrum/test_cache.py
 
+# The oldest versions that pyproject.toml admits, in an environment of their own; with a Python that they have wheels for,
+# 3.11 or 3.12. Where no build of the oldest torch without CUDA is to be had: OLDEST_TORCH=torch==2.13.0.
+test-oldest: $(OLDEST)/.ready
+	$(OLDEST)/bin/python -m pytest tests --ignore tests/docs
+
+$(OLDEST)/.ready: pyproject.toml constraints-oldest.txt
+	test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python $(HAS_TORCH) --exactly '$(OLDEST_TORCH)' || \
+		$(OLDEST)/bin/python $(PIP) install --quiet $(TORCH_OF) '$(OLDEST_TORCH)'
+	grep -v '^torch==' constraints-oldest.txt > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python $(PIP) install --quiet -c $(OLDEST)/constraints.txt -e ".[test]"
+	touch $@
+
 lint: $(READY)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
@@ -50,8 +79,8 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks
 
 docs: $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	$(BIN)/python $(PIP) install --quiet -c $(VENV)/constraints.txt -e ".[docs]"
 	$(BIN)/python -m sphinx -W -b html docs docs/_build/html
 
 clean:
-	rm -rf $(VENV) docs/_build .pytest_cache .ruff_cache .mypy_cache
+	rm -rf .venv $(OLDEST) docs/_build .pytest_cache .ruff_cache .mypy_cache
