@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["ZERO_TOLERANCE", "Verdict", "verdict_on"]
+__all__ = ["ZERO_TOLERANCE", "SpectrumVerdict", "verdict_on"]
 
 ZERO_TOLERANCE = 1e-3
 """Rate in nats per step (per unit of time, for a cell that knows its time step) up to which a largest exponent counts
@@ -20,7 +20,7 @@ _ROUNDING_UNITS = 64
 
 
 @dataclass(frozen=True)
-class Verdict:
+class SpectrumVerdict:
     """Whether the largest exponent's sign is settled or it is zero, how many signs are open, and a sentence."""
 
     converged: bool
@@ -35,7 +35,7 @@ def verdict_on(
     tolerance: float | None = None,
     time_step: float | None = None,
     eps: float = np.finfo(float).eps,
-) -> Verdict:
+) -> SpectrumVerdict:
     """Return the verdict on a spectrum.
 
     Parameters
@@ -51,7 +51,8 @@ def verdict_on(
     """
     finite = np.isfinite(exponents)
     if not finite.any():
-        return Verdict(True, 0, "Every direction is annihilated within the sequences." + _notes(0, len(exponents)))
+        sentence = "Every direction is annihilated within the sequences."
+        return SpectrumVerdict(True, 0, sentence + _notes(0, len(exponents)))
     rounding = _ROUNDING_UNITS * eps
     undecided = np.abs(exponents[finite]) <= np.maximum(_SIGN_ERRORS * standard_error[finite], rounding)
     first, error = float(exponents[0]), float(standard_error[0])
@@ -59,31 +60,25 @@ def verdict_on(
     bound = max(abs(first) + _SIGN_ERRORS * error, rounding)
     zero = ZERO_TOLERANCE * (time_step or 1.0) if tolerance is None else tolerance
     if tolerance is not None and not largest_error <= tolerance:
-        converged, sentence = (
-            False,
-            (
-                f"Not converged: the largest standard error is {largest_error:.2g} per step, above the tolerance of "
-                f"{tolerance:.2g}; use more or longer sequences, or go on with resume."
-            ),
+        converged = False
+        sentence = (
+            f"Not converged: the largest standard error is {largest_error:.2g} per step, above the tolerance of "
+            f"{tolerance:.2g}; use more or longer sequences, or go on with resume."
         )
     elif not undecided[0]:
-        sign = "positive" if first > 0 else "negative"
-        converged, sentence = True, f"Converged: the largest exponent is {sign}, {first:.3g} ± {error:.2g} per step."
+        converged, sign = True, "positive" if first > 0 else "negative"
+        sentence = f"Converged: the largest exponent is {sign}, {first:.3g} ± {error:.2g} per step."
     elif bound <= max(zero, rounding):
-        converged, sentence = (
-            True,
-            (f"Converged: the largest exponent is zero to within {bound:.2g} per step; its sign is open."),
-        )
+        converged = True
+        sentence = f"Converged: the largest exponent is zero to within {bound:.2g} per step; its sign is open."
     else:
-        converged, sentence = (
-            False,
-            (
-                f"Not converged: the largest exponent is {first:.3g} ± {error:.2g} per step, so its sign cannot "
-                f"be told; use more or longer sequences. It is not zero to within {zero:.1g} either."
-            ),
+        converged = False
+        sentence = (
+            f"Not converged: the largest exponent is {first:.3g} ± {error:.2g} per step, so its sign cannot "
+            f"be told; use more or longer sequences. It is not zero to within {zero:.1g} either."
         )
     n_undecided = int(undecided.sum())
-    return Verdict(converged, n_undecided, sentence + _notes(n_undecided, int((~finite).sum())))
+    return SpectrumVerdict(converged, n_undecided, sentence + _notes(n_undecided, int((~finite).sum())))
 
 
 def _notes(n_undecided: int, n_degenerate: int) -> str:

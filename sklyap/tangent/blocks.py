@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sklyap.exceptions import DivergedError
 from sklyap.orthonormalize import factor_for_growth, log_spread, orthonormalize, orthonormalize_graded
-from sklyap.tangent.interval import IntervalController, Verdict
+from sklyap.tangent.interval import BlockVerdict, IntervalController
 from sklyap.tangent.jacobians import FoldedJacobians
 from sklyap.tangent.resolution import all_resolved, resolution
 
@@ -241,9 +241,9 @@ def growth_blocks(
 
 def _accepts(controller: IntervalController, length: int, log_spread: float, growth: float) -> bool:
     verdict = controller.judge(length, log_spread, growth)
-    if verdict is Verdict.OUT_OF_DIGITS:
+    if verdict is BlockVerdict.OUT_OF_DIGITS:
         raise OutOfDigits
-    return verdict is Verdict.ACCEPTED
+    return verdict is BlockVerdict.ACCEPTED
 
 
 # Exact blocks

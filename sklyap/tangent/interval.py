@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from enum import Enum
 
-__all__ = ["PLANNED_SHARE", "IntervalController", "Verdict"]
+__all__ = ["PLANNED_SHARE", "BlockVerdict", "IntervalController"]
 
 _LONGEST_INTERVAL = 64
 """Maximum steps of a block; a longer one saves nothing measurable and costs more when it has to be repeated."""
@@ -17,7 +17,7 @@ _FORGETTING = 0.97
 """Weight of the older blocks' load at each new block: the plan follows the run over some thirty blocks."""
 
 
-class Verdict(Enum):
+class BlockVerdict(Enum):
     """What to do with a block that has run."""
 
     ACCEPTED = "the block kept its digits"
@@ -77,24 +77,24 @@ class IntervalController:
         self._single_step_limit = single_step_limit
         self._load_per_step = 0.0
 
-    def judge(self, length: int, log_spread: float, growth: float) -> Verdict:
+    def judge(self, length: int, log_spread: float, growth: float) -> BlockVerdict:
         """Say whether a block of `length` steps kept its digits, and plan the next one."""
         self.caution_left = max(0, self.caution_left - 1)
         if self.fixed:
-            return Verdict.ACCEPTED
+            return BlockVerdict.ACCEPTED
         if length == 1 and log_spread > self._single_step_limit:
-            return Verdict.OUT_OF_DIGITS
+            return BlockVerdict.OUT_OF_DIGITS
         load = max(log_spread / self._spread_budget, growth / self._growth_budget)
         if load > 1 and length > 1:
             if math.isfinite(load):
                 self._load_per_step = max(self._load_per_step, load / length)
             self.length = length // 2
-            return Verdict.TOO_LONG
+            return BlockVerdict.TOO_LONG
         # A block that was cut short (at a breakpoint) says little about a whole one.
         if length >= self.length:
             self._load_per_step = max(load / length, _FORGETTING * self._load_per_step)
             self.length = self._planned()
-        return Verdict.ACCEPTED
+        return BlockVerdict.ACCEPTED
 
     def be_cautious(self) -> None:
         """Plan single steps for a while: over longer blocks, annihilated directions look like lost digits."""

@@ -11,7 +11,7 @@ from sklyap.exceptions import DivergedError
 from sklyap.orthonormalize import log_range, random_bases
 from sklyap.tangent import growth_iteration, qr_iteration, spread_budget
 from sklyap.tangent.blocks import Factoring, Factors, OutOfDigits, growth_blocks, qr_blocks
-from sklyap.tangent.interval import IntervalController, Verdict
+from sklyap.tangent.interval import BlockVerdict, IntervalController
 from sklyap.tangent.jacobians import FoldedJacobians
 
 
@@ -79,7 +79,7 @@ def test_a_block_that_lost_digits_is_repeated():
     along, Q = chunk(matrices)
     spy = Spy()
     blocks = list(qr_blocks(along, Q, along.steps, Factoring.of("auto", Q), spy))
-    assert any(verdict is Verdict.TOO_LONG for _, verdict in spy.verdicts)
+    assert any(verdict is BlockVerdict.TOO_LONG for _, verdict in spy.verdicts)
     assert all(block.log_spread <= spread_budget(torch.float64) for block in blocks)
 
 

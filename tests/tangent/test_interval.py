@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from sklyap.tangent.interval import IntervalController, Verdict
+from sklyap.tangent.interval import BlockVerdict, IntervalController
 
 BUDGET, RANGE = 18.0, 350.0
 
@@ -18,7 +18,7 @@ def run(control, rate, n_blocks, growth_rate=0.0):
     accepted = []
     for _ in range(n_blocks):
         length = control.length
-        if control.judge(length, rate * length, growth_rate * length) is Verdict.ACCEPTED:
+        if control.judge(length, rate * length, growth_rate * length) is BlockVerdict.ACCEPTED:
             accepted.append(length)
     return accepted
 
@@ -48,9 +48,9 @@ def test_a_block_that_lost_digits_is_halved_until_it_holds():
     run(control, 0.1, 10)
     assert control.length == 64
     verdicts = []
-    while not verdicts or verdicts[-1] is Verdict.TOO_LONG:
+    while not verdicts or verdicts[-1] is BlockVerdict.TOO_LONG:
         verdicts.append(control.judge(control.length, 3.0 * control.length, 0.0))
-    assert verdicts == [Verdict.TOO_LONG] * 4 + [Verdict.ACCEPTED]  # 64, 32, 16, 8; 4 steps of 3 nats hold
+    assert verdicts == [BlockVerdict.TOO_LONG] * 4 + [BlockVerdict.ACCEPTED]  # 64, 32, 16, 8; 4 steps of 3 nats hold
     assert control.length == 4  # 80 % of 18 nats
 
 
@@ -58,7 +58,7 @@ def test_an_infinite_spread_halves_the_block_but_leaves_no_memory():
     control = controller()
     run(control, 1.0, 10)
     assert control.length == 14
-    assert control.judge(14, math.inf, 0.0) is Verdict.TOO_LONG
+    assert control.judge(14, math.inf, 0.0) is BlockVerdict.TOO_LONG
     run(control, 1.0, 3)
     assert control.length == 14
 
@@ -66,30 +66,30 @@ def test_an_infinite_spread_halves_the_block_but_leaves_no_memory():
 def test_a_budget_that_is_just_met_is_accepted():
     control = controller()
     run(control, 0.5, 10)
-    assert control.judge(control.length, BUDGET, 0.0) is Verdict.ACCEPTED
+    assert control.judge(control.length, BUDGET, 0.0) is BlockVerdict.ACCEPTED
     run(control, 0.0, 200)
-    assert control.judge(control.length, BUDGET * (1 + 1e-12), 0.0) is Verdict.TOO_LONG
+    assert control.judge(control.length, BUDGET * (1 + 1e-12), 0.0) is BlockVerdict.TOO_LONG
 
 
 def test_a_single_step_is_accepted_however_much_it_spreads():
     control = controller()
-    assert control.judge(1, 1e3, 1e3) is Verdict.ACCEPTED
+    assert control.judge(1, 1e3, 1e3) is BlockVerdict.ACCEPTED
     assert control.length == 1
 
 
 def test_a_single_step_beyond_its_limit_is_out_of_digits():
     control = controller(single_step_limit=9.0)
-    assert control.judge(1, 9.0, 0.0) is Verdict.ACCEPTED
-    assert control.judge(1, 9.001, 0.0) is Verdict.OUT_OF_DIGITS
+    assert control.judge(1, 9.0, 0.0) is BlockVerdict.ACCEPTED
+    assert control.judge(1, 9.001, 0.0) is BlockVerdict.OUT_OF_DIGITS
     run(control, 0.1, 50)
     assert control.length > 1
-    assert control.judge(control.length, 10.0, 0.0) is Verdict.ACCEPTED  # the limit is that of one step
+    assert control.judge(control.length, 10.0, 0.0) is BlockVerdict.ACCEPTED  # the limit is that of one step
 
 
 def test_a_block_that_was_cut_short_does_not_change_the_plan():
     control = controller()
     run(control, 1.0, 10)
-    assert control.judge(3, 0.0, 0.0) is Verdict.ACCEPTED
+    assert control.judge(3, 0.0, 0.0) is BlockVerdict.ACCEPTED
     assert control.length == 14
 
 
