@@ -16,7 +16,7 @@ TORCH_OF     := $(if $(TORCH_INDEX),--no-deps --index-url $(TORCH_INDEX))
 OLDEST       := .venv-oldest
 OLDEST_TORCH ?= $(shell grep '^torch==' constraints-oldest.txt)
 
-.PHONY: setup demo check test test-fast test-slow test-faults test-oldest lint format docs bench clean
+.PHONY: setup demo check test test-fast test-slow test-faults test-oldest lint format docs bench dist clean
 
 # Torch comes first, and by itself: what is there is never replaced, as it would be under a constraint of its version.
 $(READY): pyproject.toml constraints.txt
@@ -81,6 +81,10 @@ bench: $(READY)
 docs: $(READY)
 	$(BIN)/python $(PIP) install --quiet -c $(VENV)/constraints.txt -e ".[docs]"
 	$(BIN)/python -m sphinx -W -b html docs docs/_build/html
+
+# The source distribution and the wheel, in dist/. On a package index the links of README lead to REPOSITORY.
+dist: $(READY)
+	$(BIN)/python .ci/dist.py $(REPOSITORY)
 
 clean:
 	rm -rf .venv $(OLDEST) docs/_build .pytest_cache .ruff_cache .mypy_cache

@@ -1,5 +1,6 @@
 """Minimum versions are the same wherever they stand, and a torch that is there is used."""
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -44,6 +45,31 @@ def test_the_readme_says_the_same():
     assert f"Python {PROJECT['requires-python'].removeprefix('>=')} or newer" in readme
     for name in minimums().keys() - {"tqdm", "filelock"}:
         assert f"{name} {minimums()[name]}" in readme.replace("\n", " ")
+
+
+def dist():
+    found = importlib.util.spec_from_file_location("dist", ROOT / ".ci" / "dist.py")
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+def test_on_an_index_every_link_of_the_readme_leads_somewhere():
+    readme = dist().absolute((ROOT / "README.md").read_text(encoding="utf-8"), "https://host/owner/name")
+    links = re.findall(r"(!?)\[[^\]]*\]\(([^)]+)\)", readme)
+    assert links and all(address.startswith("https://") for _, address in links)
+    for image, address in links:
+        before = f"https://host/owner/name/{'raw' if image else 'blob'}/main/"
+        if address.startswith("https://host"):
+            assert (ROOT / address.removeprefix(before)).exists()
+    assert any(image for image, _ in links)
+
+
+def test_the_address_of_the_repository_is_one_of_the_projects():
+    text = dist().with_addresses((ROOT / "pyproject.toml").read_text(encoding="utf-8"), "https://host/owner/name")
+    urls = tomllib.loads(text)["project"]["urls"]
+    assert urls["Repository"] == "https://host/owner/name" and urls["Changelog"].endswith("/CHANGELOG.md")
+    assert len(urls) == 3 + len(PROJECT["urls"])
 
 
 HAS_TORCH = ROOT / ".ci" / "has_torch.py"

@@ -134,6 +134,11 @@ class RNNClassifier(ClassifierMixin, RecurrentEstimator):
     >>> network = RNNClassifier("gru", 32, max_epochs=5, lr=0.01, random_state=0).fit(X[:1000], y[:1000])
     >>> network.score(X[1000:], y[1000:]) > 0.8
     True
+
+    Ones count five times as much as other classes, and sequences from the first half twice as much:
+
+    >>> network = RNNClassifier("gru", 32, class_weight={1: 5.0}, max_epochs=1, random_state=0)
+    >>> network = network.fit(X, y, sample_weight=[2.0 if i < len(X) // 2 else 1.0 for i in range(len(X))])
     """
 
     def __sklearn_tags__(self):
