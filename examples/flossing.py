@@ -8,7 +8,7 @@ during it, or both; and from several initial weights. A run succeeds when it is 
 Each run is one file, written when it is finished: interrupt with Ctrl-C, and run again to go on, or with other options
 to add runs. Everything found in the directory is in the table and the figure.
 
-    python examples/flossing.py [--tasks recall] [--cells rnn] [--delays 20 40 70 100 140] [--seeds 10]
+    python examples/flossing.py [--tasks copy] [--cells rnn] [--delays 10 20 30 40] [--seeds 10]
                                 [--flossing none before during both] [--inits default] [--output results/flossing]
 """
 
@@ -191,6 +191,21 @@ def summary(runs):
     return pd.DataFrame(rows)
 
 
+def through_training(runs, epochs=(0, 1, 4, 16)):
+    """Return the norm of the loss gradient and the exponents at some epochs, medians over runs; 0 is the start."""
+    keys = ["task", "cell", "hidden", "init", "clip", "delay", "when"]
+    rows = []
+    for run in runs.to_dict("records"):
+        for look in run["looks"]:
+            if look["epoch"] in epochs:
+                exponents = np.array(look["exponents"])
+                rows.append({key: run[key] for key in keys} | {
+                    "epoch": look["epoch"], "gradient": look["gradient"], "largest": exponents[0],
+                    "median": np.median(exponents), "smallest": exponents[-1],
+                })  # fmt: skip
+    return pd.DataFrame(rows).groupby([*keys, "epoch"]).median()
+
+
 def wilson(k, n, z=1.96):
     """Return the 95 % interval of a rate k/n (Wilson 1927)."""
     centre, spread = (k + z**2 / 2) / (n + z**2), z * np.sqrt(k * (n - k) / n + z**2 / 4) / (n + z**2)
@@ -224,17 +239,22 @@ def main(arguments=None):
     table = summary(runs)
     print(table.to_string(index=False, float_format="{:.2f}".format))
     table.to_csv(Path(options.output) / "table.csv", index=False)
+    course = through_training(runs)
+    print("\nThrough training, medians over runs that are still on: the norm of the loss gradient with respect to the "
+          "recurrent layer, and the largest, median and smallest exponent in nats per step")  # fmt: skip
+    print(course.to_string(float_format="{:.3f}".format))
+    course.to_csv(Path(options.output) / "through_training.csv")
     figure = Path(options.output) / "success.png"
     draw(table, figure)
-    print(f"Table and figure are {figure.with_name('table.csv')} and {figure}.")
+    print(f"Tables and figure are in {options.output}.")
     return table
 
 
 def parse(arguments):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tasks", nargs="+", default=["recall"], choices=["recall", "copy", "xor"])
+    parser.add_argument("--tasks", nargs="+", default=["copy"], choices=["recall", "copy", "xor"])
     parser.add_argument("--cells", nargs="+", default=["rnn"], choices=["rnn", "gru", "lstm"])
-    parser.add_argument("--delays", nargs="+", type=int, default=[20, 40, 70, 100, 140])
+    parser.add_argument("--delays", nargs="+", type=int, default=[10, 20, 30, 40])
     parser.add_argument("--flossing", nargs="+", default=["none", "before", "during", "both"])
     parser.add_argument("--inits", nargs="+", default=["default"])
     parser.add_argument("--no-clip", action="store_true", help="train without gradient clipping")
