@@ -48,7 +48,7 @@ def unrolled_with_jacobians(layer: nn.RNN, x: Tensor, k: int) -> Tensor:
     return Q.sum() + h.sum()
 
 
-def measure(*, units: int = 80, k: int = 75, n_steps: int = 55, n: int = 16, repeats: int = 5) -> dict[str, float]:
+def measure(*, units: int = 80, k: int = 75, n_steps: int = 55, n: int = 16, repeats: int = 10) -> dict[str, float]:
     """Return milliseconds of a forward and a backward pass of each."""
     torch.manual_seed(0)
     layers = {dtype: nn.RNN(1, units, batch_first=True).to(dtype) for dtype in (torch.float32, torch.float64)}

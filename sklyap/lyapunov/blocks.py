@@ -19,7 +19,7 @@ __all__ = ["Blocks", "counted_growth", "iterate"]
 _LONGEST_BLOCK = 64
 _DIGITS_LOST = 0.25
 """Share of the digits that a block of steps between two factorisations may cost: four of float64's sixteen."""
-_AIM = 0.8
+_AIM = 0.95
 _GRADED = 20.0
 """Log spread of a single step, in nats, from which on its rows are factored with care."""
 _WARY = 32
