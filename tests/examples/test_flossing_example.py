@@ -3,6 +3,8 @@
 import runpy
 from pathlib import Path
 
+import pandas as pd
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "flossing.py"
 
 
@@ -20,4 +22,7 @@ def test_study(tmp_path, capsys):
     assert [path.stat().st_mtime_ns for path in files] == stamps
     assert len(list((tmp_path / "runs").glob("*.json"))) == 8
     assert (tmp_path / "success.png").stat().st_size > 10_000
-    assert "Table and figure are" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Through training" in printed and "Tables and figure are" in printed
+    course = pd.read_csv(tmp_path / "through_training.csv")
+    assert (course["gradient"] > 0).all() and (course["largest"] >= course["smallest"]).all()
