@@ -1,4 +1,4 @@
-"""GradientAlignmentAnalyzer: trained networks in, features of how their dynamics lie to the loss gradient out."""
+"""GradientAlignmentAnalyzer: features of how the dynamics of trained networks align with the gradient of their loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Covariant Lyapunov vectors: the directions that grow at the exponents' rates, forward and backward in time."""
+"""Covariant Lyapunov vectors: directions that grow at the rates of the exponents, forward and backward in time."""
 
 from __future__ import annotations
 

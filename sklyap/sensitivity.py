@@ -1,4 +1,4 @@
-"""Input sensitivity: does it hurt a network most where its dynamics expand?
+"""Input sensitivity: whether perturbed inputs cost most where the dynamics expand.
 
 Inputs are perturbed at the k steps of largest expansion, at k random steps and at the k of smallest expansion; what
 changes in outputs and loss is compared for every k of a sweep at once.
@@ -233,7 +233,7 @@ def input_sensitivity(
 
     ranked = np.argsort(-score, axis=1, kind="stable")
     orders = np.stack([ranked, ranked[:, ::-1], *(_random_orders(n, T, generator) for _ in range(n_random))], 1)
-    ranks = np.argsort(orders, axis=2)  # when each step's turn comes
+    ranks = np.argsort(orders, axis=2)  # the rank at which each step is perturbed
     masks = ranks[:, :, None, :] < np.asarray(ks)[:, None]  # (n, 2 + n_random, n_k, T)
     changed = _effects(objective, other, masks.reshape(n, -1, T), rows_at_once)
     single = None
@@ -359,7 +359,7 @@ def _compare(chosen: np.ndarray, random: np.ndarray, generator: np.random.Genera
     excess = chosen - random.mean(1)
     difference = excess.mean(0)
     resampled = excess[generator.integers(n, size=(_N_RESAMPLES, n))].mean(1)
-    # Exchange the chosen set with any of the n_random + 1: its excess over the others, for every exchange.
+    # The chosen set changes places with any of the n_random + 1 sets. For each exchange: its excess over the others.
     sets = np.concatenate([chosen[:, None], random], 1)
     exchanged = sets - (sets.sum(1, keepdims=True) - sets) / n_random
     picks = generator.integers(n_random + 1, size=(_N_RESAMPLES, n))
@@ -381,14 +381,14 @@ def _ratio(chosen: np.ndarray, random: np.ndarray) -> np.ndarray:
     """Return the ratio of the means of chosen and random (n, n_k), NaN where that of random is not surely positive."""
     n, mean = len(random), random.mean(0)
     error = random.std(0, ddof=1) / math.sqrt(n) if n > 1 else np.zeros_like(mean)
-    signed = (random < 0).any(0)  # distances of outputs are not
+    signed = (random < 0).any(0)  # changes of the loss have a sign, distances of outputs do not
     ratio = _divided(chosen.mean(0), mean, 1.0)
     return np.where(signed & (mean <= 2 * error), np.nan, ratio)
 
 
 def _tail(by_chance: np.ndarray, observed: np.ndarray) -> np.ndarray:
     """Return how often chance is at least as large, the observation itself counted in."""
-    # Exchanges that leave the sets as they are equal the observation up to rounding.
+    # Exchanges that change nothing equal the observation up to rounding.
     as_large = by_chance >= observed * (1 - 1e-9)
     return (1 + as_large.sum(0)) / (1 + len(by_chance))
 

@@ -1,4 +1,4 @@
-"""What the autoencoder's networks see: spectra and losses, scaled."""
+"""Spectra and losses, scaled for the networks of the autoencoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The autoencoder's settings: those of the paper, and what is in range."""
+"""Settings of the autoencoder: those of the paper, and the ranges that are allowed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Differential equations as cells: one step of the cell is a stretch of time."""
+"""Differential equations as cells: one step of the cell is one interval of time."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _FIXED = {"euler": _euler, "midpoint": _midpoint, "rk4": _rk4}
 
 
 class FlowCell(RowsCell):
-    """A differential equation ``ds/dt = field(s, x)`` as a cell whose step takes it on by `dt`.
+    """A differential equation ``ds/dt = field(s, x)`` as a cell whose step advances it by `dt`.
 
     Exponents come per step; ``result.per_time()`` gives them per unit of time, and ``result.lyapunov_time`` the time in
     which errors grow e-fold. The field is looked at before, as the step of a :class:`FunctionCell` is.

@@ -130,9 +130,9 @@ class ConvergenceDisplay(Display):
             )  # fmt: skip
             if self.standard_error is not None:
                 band(ax, steps, shown, 2 * self.standard_error[:, i], color)
-        settled = self.running[len(self.running) // 20 :]  # the first steps would set the scale for all
-        if np.isfinite(settled).any():
-            low, high = np.nanmin(settled[np.isfinite(settled)]), np.nanmax(settled[np.isfinite(settled)])
+        later = self.running[len(self.running) // 20 :]  # the first steps would set the scale for all
+        if np.isfinite(later).any():
+            low, high = np.nanmin(later[np.isfinite(later)]), np.nanmax(later[np.isfinite(later)])
             margin = 0.08 * (high - low) or 0.1
             ax.set_ylim(low - margin, max(high, 0) + margin)
         zero_line(ax)

@@ -124,7 +124,7 @@ def backward_pass(
         for rows in torch.arange(n).split(batch_size):
             Q = random_bases(N, k, seed, rows.tolist(), dtype=x.dtype, device=x.device)
             rows = rows.to(x.device)
-            # A basis that is not square, or of frozen dynamics, does not know the whole gradient.
+            # Without a full basis of the full dynamics, Q and R do not determine the whole gradient.
             exact = None
             if k < cell.state_size:
                 exact = state_gradients(cell, x[rows], states[rows, 0], delta[rows])[:, :, part]
@@ -221,7 +221,7 @@ class _Batch:
             inside = [(basis.mT @ whole[:, j]).square().sum(0) for j, basis in enumerate(stretch.Q[1:])]
             squares = torch.stack(inside).sum(0)
         return BackwardPass(
-            # Copies, as views would keep the whole bases.
+            # Copies, because views would keep the whole bases in memory.
             basis=torch.stack([basis[..., :q] for basis in stretch.Q], 1),
             r_factors=torch.stack([R[:, :q, :q] for R in stretch.R], 1),
             log_growth=torch.stack(stretch.log_growth, 1),
@@ -325,7 +325,7 @@ def state_gradients(cell: RecurrentCell, x: Tensor, s: Tensor, delta: Tensor) ->
     -------
     Tensor of shape (n_sequences, T, state_size, m)
     """
-    # The gradient with respect to a state is that to a perturbation added to it.
+    # The gradient with respect to a state is the gradient with respect to a perturbation added to it.
     perturbations = torch.zeros(*delta.shape[:3], dtype=x.dtype, device=x.device, requires_grad=True)
     with torch.enable_grad():
         after = []
@@ -356,6 +356,6 @@ def _check_checkpoint(checkpoint: int | str | None, T: int, bytes_per_step: int)
 
 
 def shares(parts: Tensor, whole: Tensor) -> np.ndarray:
-    """Return parts / whole, where nothing is no share of nothing."""
+    """Return parts / whole, 0 where the whole is 0."""
     quotient = torch.where(whole > 0, parts / torch.where(whole > 0, whole, 1.0), 0.0)
     return quotient.detach().cpu().numpy()

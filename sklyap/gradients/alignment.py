@@ -1,4 +1,4 @@
-"""Lyapunov directions matched with the loss gradient: which side, which time, and how much of it they carry."""
+"""How the Lyapunov directions of a network align with the singular vectors of its loss gradient."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _MOST_PREFIXES = 32
 
 @dataclass(frozen=True)
 class AlignmentResult:
-    """How the Lyapunov directions of one network lie to the gradient of its loss.
+    """How the Lyapunov directions of one network align with the gradient of its loss.
 
     Directions ``i`` are columns of Q, ``j`` numbers the singular vectors of ``∂L/∂U = Σ_j σ_j u_j v_jᵀ``, U being the
     recurrent weights. The notes of :class:`~sklyap.alignment.GradientAlignmentAnalyzer` say what is compared with what.
@@ -336,7 +336,7 @@ class _Subject:
         """Take gradients (m, rows, columns) apart; the i-th is looked at in the i-th steps."""
         S = self.n_singular
         U, sizes, Vh = torch.linalg.svd(gradients, full_matrices=False)
-        # Singular vectors of zero are any: a gradient of low rank has none.
+        # Singular vectors of singular value zero are arbitrary, so a gradient of low rank has none.
         real = sizes > sizes[..., :1] * max(gradients.shape[1:]) * torch.finfo(sizes.dtype).eps
         left, right = (vectors * real[..., None, :S] for vectors in (U[..., :S], Vh.mT[..., :S]))
         n, N, q = basis.shape[0], self.size, self.n_directions
@@ -366,7 +366,7 @@ class _Subject:
         reads = right.new_zeros(cell.state_size, right.shape[1])
         offset = _offset(cell, self.weight)
         reads[offset : offset + len(right)] = right
-        converged = basis[:, 1:-1]  # the first is random
+        converged = basis[:, 1:-1]  # the first basis is random
         values = cosines(converged, reads[self.part])
         return values.mean((0, 1)) if values.shape[1] else values.new_zeros(values.shape[2:])
 
@@ -374,7 +374,7 @@ class _Subject:
 def _covariant_alignment(found: BackwardPass, total: _Match) -> np.ndarray:
     """Return |cos| between covariant vectors and perturbations, mean over steps and sequences."""
     q = found.basis.shape[-1]
-    # What is annihilated to rounding has a zero on the diagonal.
+    # Directions annihilated to rounding have a zero on the diagonal.
     annihilated = torch.diag_embed(found.log_growth[..., :q] == -math.inf)
     vectors, _ = covariant_from_qr(found.basis, found.r_factors.masked_fill(annihilated, 0.0))
     values = cosines(vectors[:, 1:], total.perturbations)
@@ -394,7 +394,7 @@ def _intervals(
     """Return what chance gives of alignment, in total and by prefix, and of energy in the leading directions."""
     if n_draws == 0:
         return None, None, None
-    # Chance needs few digits; vectors as rows, so that products run along memory.
+    # float32 is enough for the level of chance. Vectors are rows, so that products run along memory.
     (Q, K, weights), (Q_ends, K_ends, weights_ends) = (
         (match.basis.mT.float().contiguous(), unit(match.perturbations).mT.float().contiguous(), weights.float())
         for match, weights in (
@@ -402,7 +402,7 @@ def _intervals(
             (by_prefix, weights_of_points(by_prefix.perturbations, 0)),
         )
     )
-    # Squares of a vanishing gradient are below what float32 can hold.
+    # Squares of a vanishing gradient would underflow in float32.
     g = (g / g.abs().max().clamp(min=torch.finfo(g.dtype).tiny)).float()
 
     def statistic(rotation: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Directions against directions: cosines, principal angles, and what chance gives of them.
+"""Cosines and principal angles between directions, and their values by chance.
 
 Points are the steps of all sequences, (n_sequences, T); a vector of zeros has no direction and does not count.
 """
@@ -86,7 +86,7 @@ def under_chance(statistic: Callable[[Tensor], Tensor], N: int, n_draws: int, se
     Tensor of shape (2, ...)
         Quantiles 2.5 % and 97.5 %.
     """
-    # Away from the seeds of the tangent bases, which are random rotations as well.
+    # Not the seeds of the tangent bases, which are random rotations as well.
     generator = np.random.default_rng(np.random.SeedSequence((seed, n_draws)))
     draws = torch.stack([statistic(_random_rotation(N, generator, like)) for _ in range(n_draws)])
     return torch.quantile(draws, torch.tensor([0.025, 0.975], dtype=draws.dtype, device=draws.device), dim=0)

@@ -1,4 +1,4 @@
-"""What a network is trained on: its loss as a function of the states of its recurrent layer.
+"""The loss of a network as a function of the states of its recurrent layer.
 
 The spectrum knows a network up to its recurrent layer; the loss lies behind it. An :class:`Objective` runs
 what follows the layer, whatever it is, on given states, and so tells ``δ_τ = ∂L/∂s_τ``.
@@ -317,7 +317,7 @@ class Objective:
         return tensor.to(self._device, self._dtype if is_number else torch.int64)
 
     def _check_repeatable(self) -> None:
-        """Refuse a network whose outputs are drawn: there is no gradient of a loss that is another at every run."""
+        """Refuse a network whose outputs are drawn: a loss that differs from run to run has no gradient."""
         outputs = []
         for seed in range(2):
             with isolated(self._module, seed), torch.no_grad():
@@ -359,7 +359,7 @@ def _opened(
             "reads both halves, so that its gradient is not that of the forward half alone. Use a unidirectional layer."
         )
     inside.module.to(device=device, dtype=dtype).eval().requires_grad_(False)
-    # The layer gets its own dtype, whatever the encoder before it makes (one-hot rows, zeros).
+    # The encoder before the layer may make another dtype (one-hot rows, zeros), so inputs are cast to the layer's.
     inside.layer.register_forward_pre_hook(partial(cast_inputs, dtype), with_kwargs=True)
     cell.encoder = None
     cell = cell.to(device=device, dtype=dtype)

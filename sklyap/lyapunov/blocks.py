@@ -18,11 +18,11 @@ __all__ = ["Blocks", "counted_growth", "iterate"]
 
 _LONGEST_BLOCK = 64
 _DIGITS_LOST = 0.25
-"""Share of the digits that a block of steps between two factorisations may cost: four of float64's sixteen."""
+"""Maximum share of the digits that a block of steps may cost: four of the sixteen of float64."""
 _AIM = 0.95
 _GRADED = 20.0
-"""Log spread of a single step, in nats, from which on its rows are factored with care."""
-_WARY = 32
+"""Minimum log spread of a single step, in nats, for its rows to be sorted before they are factored."""
+_CAUTION_STEPS = 32
 """Single steps after one in which a direction was annihilated."""
 
 
@@ -58,16 +58,16 @@ def counted_growth(growth: Sequence[Tensor], counted: Sequence[bool]) -> Tensor:
     return torch.stack(averaged).sum(0) if averaged else torch.zeros_like(growth[0])
 
 
-def iterate(chunks: Sequence[Linearization], width: int, Q: Tensor, n_steps: int, settle: int) -> Blocks:
+def iterate(chunks: Sequence[Linearization], width: int, Q: Tensor, n_steps: int, transient: int) -> Blocks:
     """Carry a basis along, with a factorisation as often as its digits need.
 
     `chunks` are the linearizations of `width` steps each.
     """
     done = Blocks(Q)
     budget = -_DIGITS_LOST * math.log(torch.finfo(Q.dtype).eps)
-    t, length, rate, wary = 0, 1, 0.0, 0
+    t, length, rate, caution_left = 0, 1, 0.0, 0
     while t < n_steps:
-        stop = min(t + length, settle if t < settle else n_steps, n_steps)
+        stop = min(t + length, transient if t < transient else n_steps, n_steps)
         inputs = [Q]
         for u in range(t, stop):
             inputs.append(chunks[u // width][u % width].push(inputs[-1]))
@@ -83,12 +83,12 @@ def iterate(chunks: Sequence[Linearization], width: int, Q: Tensor, n_steps: int
                 continue
             if not math.isfinite(spread):
                 _check_resolved(R, t)
-            wary = _WARY if bool((growth == -math.inf).any()) else max(0, wary - 1)
+            caution_left = _CAUTION_STEPS if bool((growth == -math.inf).any()) else max(0, caution_left - 1)
             rate = max(spread / taken, 0.97 * rate)
             planned = _AIM * budget / rate if rate > 0 else math.inf
-            length = 1 if wary else int(min(max(planned, 1), 2 * taken + 1, _LONGEST_BLOCK))
+            length = 1 if caution_left else int(min(max(planned, 1), 2 * taken + 1, _LONGEST_BLOCK))
             Q = Q_next
-        done.add(inputs, Q, R, growth, counted=t >= settle)
+        done.add(inputs, Q, R, growth, counted=t >= transient)
         t = stop
     return done
 

@@ -74,7 +74,7 @@ class Growth(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.plan, ctx.n_tensors = inputs[0], len(inputs) - 3
-        # What was pushed is there for its graph alone.
+        # The pushed tangents are only needed for their graph.
         ctx.save_for_backward(inputs[2], *inputs[3 if ctx.plan.again is None else 3 + ctx.plan.n_chunks :])
 
     @staticmethod
@@ -115,7 +115,7 @@ def _through_qr(Q_bar: Tensor, Q: Tensor, R: Tensor, weights: Tensor | None, los
         along = along - torch.diag_embed(weights)
     Y = torch.baddbmm(Q_bar, Q, along, alpha=-1) if transformed() else Q_bar.baddbmm_(Q, along, alpha=-1)
     if lost is not None:
-        # An annihilated direction passes nothing on.
+        # The gradient of an annihilated direction is set to zero.
         Y = Y.masked_fill(lost.unsqueeze(-2), 0.0)
         R = R.masked_fill(lost.unsqueeze(-1), 0.0) + torch.diag_embed(lost.to(R.dtype))
     return torch.linalg.solve_triangular(R.mT, Y, upper=False, left=False)
@@ -135,7 +135,7 @@ def _transposed(
         linearization = plan.again(*given, *[None] * (2 - len(given)))
 
         def pull_again(t: int, B: Tensor) -> Tensor:
-            # A push is linear, so that the point at which it is differentiated does not matter.
+            # A push is linear, so its derivative is the same at every point.
             return torch.func.vjp(linearization[t].push, torch.zeros_like(B))[1](B)[0]
 
         return pull_again, made.__setitem__, all_chunks

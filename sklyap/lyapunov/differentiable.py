@@ -59,7 +59,7 @@ def finite_time_exponents(
     n_exponents : int, optional
         How many leading exponents, k; the whole spectrum by default.
     warmup : int or "auto", default=0
-        First steps in which state and basis settle; they are not averaged, but are differentiated through.
+        First steps of the transient of state and basis; they are not averaged, but are differentiated through.
     state : {"full", "hidden"}, default="full"
         See :func:`~sklyap.lyapunov_spectrum`.
     dtype : {"float64", "float32"}, default="float64"
@@ -136,7 +136,7 @@ def finite_time_exponents(
 
 @lru_cache(maxsize=4)
 def _bases(n: int, k: int, seed: int, indices: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    # An optimizer asks for the same ones at every step.
+    # Kept, because an optimizer asks for the same bases at every step.
     with torch.inference_mode(False):  # a tensor that is made in that mode cannot be kept for a gradient later
         return random_bases(n, k, seed, indices, dtype=dtype, device=device)
 
@@ -165,9 +165,9 @@ def _along(live: LiveCell, x: Tensor | int, s: Tensor, Q: Tensor, warmup: int, s
     total = None
     for start in range(0, n_steps, size):
         stop = min(start + size, n_steps)
-        segment = _Segment(live, stop - start, state, settle=max(0, warmup - start), offset=start)
+        segment = _Segment(live, stop - start, state, transient=max(0, warmup - start), offset=start)
         part = None if isinstance(x, int) else x[:, start:stop]
-        # The last segment is the first that the backward pass needs: it is kept.
+        # The backward pass begins with the last segment, so that one is kept and not recomputed.
         if stop < n_steps and torch.is_grad_enabled() and not transformed():
             growth, s, Q = checkpoint(segment, part, s, Q, use_reentrant=False, preserve_rng_state=False)
         else:
@@ -179,19 +179,19 @@ def _along(live: LiveCell, x: Tensor | int, s: Tensor, Q: Tensor, warmup: int, s
 
 
 def _segment_steps(n_steps: int, Q: Tensor) -> int:
-    # Kept at each step are about five tensors of the size of the basis.
+    # Each step keeps about five tensors of the size of the basis.
     affordable = _SEGMENT_BYTES // (5 * Q.numel() * Q.element_size())
     return max(math.isqrt(n_steps - 1) + 1, min(_SEGMENT_STEPS, affordable))
 
 
 @dataclass(frozen=True)
 class _Segment:
-    """Some steps of a sequence; `settle` of them are not averaged."""
+    """Some steps of a sequence; `transient` of them are not averaged."""
 
     live: LiveCell
     n_steps: int
     state: str
-    settle: int
+    transient: int
     offset: int
 
     def __call__(self, x: Tensor | None, s: Tensor, Q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -212,7 +212,7 @@ class _Segment:
         jacobians = [chunk.dense() for chunk in chunks] if dense else []
         with torch.no_grad(), flushed_denormals():
             steps: list[Linearization] = [DenseLinearization(J) for J in jacobians] if dense else chunks
-            done = iterate(steps, width, Q.detach(), self.n_steps, self.settle)
+            done = iterate(steps, width, Q.detach(), self.n_steps, self.transient)
         if not torch.is_grad_enabled():
             return counted_growth(done.growth, done.counted), states[-1], done.bases[-1]
         starts = range(0, self.n_steps, width)

@@ -100,7 +100,7 @@ class EnsembleCell(RecurrentCell):
         self.n_inputs, self.state_size, self.output_size = first.n_inputs, first.state_size, first.output_size
         self.n_networks = len(cells)
         models = [_AnyMethod(cell) for cell in cells]
-        # Not a submodule: its weights are not its own but put in for each call.
+        # Not registered as a submodule, because its weights are substituted at each call.
         self._template = (models[0],)
         parameters, buffers = torch.func.stack_module_state(models)
         self._names = list(parameters | buffers)
@@ -182,7 +182,7 @@ class EnsembleLinearization(Linearization):
         )
 
     def fold(self, k: int, *, inputs: bool = True) -> Linearization:
-        # A matrix per step costs as much as pushing some of its columns.
+        # One full matrix per step costs about as much as pushing a few of its columns.
         return self if 2 * k < self.s.shape[-1] else DenseLinearization(self.dense())
 
     def __getitem__(self, index: int | slice) -> EnsembleLinearization:

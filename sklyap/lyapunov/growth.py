@@ -17,15 +17,15 @@ from sklyap.tangent import Factors, GrowthBlock, QRBlock
 __all__ = ["GrowthRecord", "standard_error", "time_bins"]
 
 _SPREAD_ALONE = 32
-"""Minimum sequences for the standard error to rest on the spread of their averages alone."""
+"""Minimum sequences for a standard error from the spread of their averages alone."""
 _SAMPLES_WANTED = 64
-"""Number of sums over bins of time, beyond the first sequence, that the standard error of fewer sequences rests on."""
+"""Sums over bins of time that the standard error of fewer sequences is estimated from."""
 _COARSE_BINS_FROM = 8
 """Minimum sequences for bins of at least `_SHORTEST_BIN` steps."""
 _SHORTEST_BIN = 8
 """Minimum steps of a coarse bin: every edge of a bin costs an exact factorisation."""
 _FEWEST_SAMPLES = 8
-"""Minimum sums over bins of time to estimate correlations in time from."""
+"""Minimum sums over bins of time for an estimate of correlations in time."""
 
 
 def time_bins(warmup: int, n_steps: int, n_sequences: int) -> list[int]:
@@ -117,7 +117,7 @@ class GrowthRecord:
                 rate = (block.log_growth / length).cpu().numpy()
                 local[:m, block.start - warmup : block.stop - warmup] = rate[:, None]
         filled = steps.any(0)
-        # In one order of memory, whatever was filled: numpy's sums depend on it in the last bit.
+        # numpy's sums depend in the last bit on the order in memory, so it is always the same.
         kept = [np.ascontiguousarray(values[:, filled]) for values in (sums.cpu().numpy(), steps)]
         record = cls(indices, kept[0], kept[1], worst, intervals, local)
         if factors is not None:
@@ -194,7 +194,7 @@ class _Ends:
             self._parts.append((block.s[go_on:], block.Q[go_on:]))
 
     def states(self) -> np.ndarray:
-        # The shortest sequences, which end first, are the last rows.
+        # Rows are in order of length: the shortest sequences, which end first, come last.
         return torch.cat([s for s, _ in reversed(self._parts)]).cpu().numpy()
 
     def bases(self) -> np.ndarray:
@@ -262,7 +262,7 @@ def _serial_variance(deviations: np.ndarray, steps: np.ndarray) -> np.ndarray:
     if n_bins == 1:
         return np.full(k, np.nan)
     if n > 1:
-        # What all sequences do at the same time, as they settle, is no noise.
+        # The transient moves all sequences at the same time. It is common to them, so it is not noise of their mean.
         present = (steps > 0)[..., None]
         n_present = present.sum(0)
         profile = deviations.sum(0) / np.maximum(n_present, 1)
@@ -273,7 +273,7 @@ def _serial_variance(deviations: np.ndarray, steps: np.ndarray) -> np.ndarray:
     total, variance, growing = square.copy(), square.copy(), np.ones(k, dtype=bool)
     for lag in range(1, max(2, min(n_bins, n_samples // 3))):
         total += 2 * (deviations[:, lag:] * deviations[:, :-lag]).sum((0, 1))
-        # Deviations from one sequence's own mean are correlated by construction.
+        # The deviations of a single sequence are from its own mean, which makes them correlated.
         bias = 1 - (2 * lag + 1) / n_bins if n == 1 else 1.0
         variance = np.where(growing, total / bias, variance)
         # total / square is twice the correlation time, in bins.

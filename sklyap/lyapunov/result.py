@@ -1,4 +1,4 @@
-"""The result of a spectrum: its record and its warnings."""
+"""LyapunovResult: the exponents of a run with their errors, and the warnings about them."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def summarise(
         See :func:`~sklyap.lyapunov.verdict.verdict_on`.
     """
     per_sequence, exponents, errors = record.exponents()
-    # The basis is nearly sorted by itself; ties and noise may swap neighbours.
+    # QR sorts directions by growth, but exponents that are close may come out in the wrong order.
     rank = np.argsort(-exponents, kind="stable")
     exponents, errors, per_sequence = exponents[rank], errors[rank], per_sequence[:, rank]
     verdict = verdict_on(exponents, errors, tolerance=tolerance, time_step=time_step, eps=eps)

@@ -21,7 +21,7 @@ from sklyap.tangent import Factors, GrowthBlock, QRBlock, growth_iteration, qr_i
 __all__ = ["Run"]
 
 _THREADS_ENTRIES = 2**13
-"""Minimum entries of a sequence's basis for more than one thread to pay; for less, threads wait for one another."""
+"""Minimum entries of a sequence's basis for several threads to be faster; with fewer, threads wait for one another."""
 
 
 @dataclass(frozen=True)

@@ -168,8 +168,8 @@ def lyapunov_spectrum(
             drive = replace(drive, lengths=drive.lengths[:1] * len(end.s))
         end.check_continues(cell, k, N, drive.n_sequences)
         drive, Q = replace(drive, starts=end.states(dtype, device)), end.bases(dtype, device)
-    settled = end is not None and warmup == "auto"
-    skipped = 0 if settled else drive.transient_steps(warmup)
+    no_transient = end is not None and warmup == "auto"
+    skipped = 0 if no_transient else drive.transient_steps(warmup)
     # Growth or bases at every step need a factorisation at every step.
     interval = 1 if (return_local or return_basis) and qr_interval == "auto" else qr_interval
     run = Run(
@@ -178,7 +178,7 @@ def lyapunov_spectrum(
     )  # fmt: skip
     before = None if end is None else end.record
     if tolerance is not None and stops_in_time(drive):
-        fixed = skipped if settled or warmup != "auto" else None
+        fixed = skipped if no_transient or warmup != "auto" else None
         record, skipped, done = run_longer(replace(run, keep_ends=True), drive, fixed, tolerance, Q, before)
         drive = drive.between(0, done)
     else:

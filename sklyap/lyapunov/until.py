@@ -21,7 +21,7 @@ _FIRST_SEQUENCES = 8
 """Sequences of the first stage, and maximum sequences of a driven network for a run that stops in time."""
 _BINS, _BINS_OF_MANY = 64, 16
 """Bins of time of the first stage, of up to eight sequences and of more; they are merged in pairs at twice as many."""
-_SETTLING_SHARE = 0.1
+_TRANSIENT_SHARE = 0.1
 """Share of the steps so far that is left out as warm-up where `warmup` is "auto"."""
 _MARGIN = 1.1
 """Factor on what a standard error that falls as one over the square root of time or sequences would need."""
@@ -89,7 +89,7 @@ def run_longer(
         done = stop
         while record.steps.shape[1] >= 2 * wanted_bins:
             record, width = record.coarsened(), 2 * width
-        counted = record if warmup is not None else record.without_bins(int(_SETTLING_SHARE * record.steps.shape[1]))
+        counted = record if warmup is not None else record.without_bins(int(_TRANSIENT_SHARE * record.steps.shape[1]))
         joint = counted if before is None else before.then(counted)
         error = largest_error(joint)
         if error <= tolerance or done == n_steps:

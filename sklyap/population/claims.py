@@ -17,7 +17,7 @@ from sklyap.exceptions import SklyapWarning
 __all__ = ["Claim", "ForeignDirectoryError", "file_lock"]
 
 _CLAIM = "population.lock"
-_SETTLED_WITHIN = 3.0  # seconds in which a call that has just claimed a directory writes what call it is
+_CLAIM_SECONDS = 3.0  # seconds in which a call that has just claimed a directory writes what call it is
 
 
 class ForeignDirectoryError(OSError):
@@ -58,7 +58,7 @@ class Claim:
         self._lock.release()
 
     def _wait(self) -> None:
-        deadline = time.monotonic() + _SETTLED_WITHIN
+        deadline = time.monotonic() + _CLAIM_SECONDS
         while not self._same_call():
             if _acquired(self._lock, 0.05):
                 return

@@ -208,7 +208,7 @@ class LyapunovMonitor(Callback):
 
     def _spectrum(self, net: NeuralNet) -> LyapunovResult:
         with warnings.catch_warnings(), one_thread():
-            warnings.simplefilter("ignore", SklyapWarning)  # a short run settles no sign; the error says so
+            warnings.simplefilter("ignore", SklyapWarning)  # a short run leaves signs open; its standard error says so
             return lyapunov_spectrum(
                 net if self.layer is None else as_recurrent_cell(net, layer=self.layer), self._probe,
                 n_exponents=self.n_exponents, warmup=self.warmup, device=net.device, random_state=self.random_state,
