@@ -82,9 +82,13 @@ def check_sample_weight(sample_weight: Any, n: int, caller: str) -> NDArray[np.f
     owner = f"The 'sample_weight' parameter of {caller} must"
     if isinstance(sample_weight, Real) and not isinstance(sample_weight, bool):
         sample_weight = np.full(n, float(sample_weight))
-    weight = check_array(
-        to_numpy(sample_weight), ensure_2d=False, allow_nd=True, dtype=np.float64, input_name="sample_weight"
-    )
+    try:
+        weight = check_array(
+            to_numpy(sample_weight), ensure_2d=False, allow_nd=True, dtype=np.float64, input_name="sample_weight"
+        )
+    except (TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{owner} hold a finite number for each sequence. {reason}") from error
     if weight.shape != (n,):
         raise ValueError(f"{owner} have shape ({n},), one weight per sequence. Got shape {weight.shape} instead.")
     if (weight < 0).any():
@@ -134,6 +138,13 @@ def class_weights(
     if isinstance(class_weight, str):  # "balanced": every class that is there has the same mass
         factors = torch.where(mass > 0, 1 / mass, 0.0)
     else:
+        known = set(classes.tolist())
+        unknown = [label for label in class_weight if label not in known]
+        if unknown and len(class_weight) - len(unknown) < len(classes):
+            raise ValueError(
+                f"The 'class_weight' parameter of {caller} must hold weights of the classes of the targets, "
+                f"{', '.join(repr(label) for label in classes.tolist()[:10])}. Got {unknown[0]!r}."
+            )
         factors = torch.from_numpy(compute_class_weight(class_weight, classes=classes, y=classes)).double()
     total = float(factors @ mass)
     if total == 0:

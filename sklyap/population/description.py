@@ -15,7 +15,7 @@ from sklyap.cells import RecurrentCell
 
 __all__ = ["Unknown", "describe", "differences", "digest", "identity", "recall"]
 
-_CLASS, _OBJECT = "__class__", "__object__"
+_CLASS, _OBJECT, _ITEMS = "__class__", "__object__", "__items__"
 _MAX_DEPTH = 6  # of objects that are described
 _MAX_NESTING = 50  # of what is recalled; more is not from here, and would exhaust the stack
 
@@ -39,7 +39,9 @@ def describe(value: Any, depth: int = 0) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):
-        return {str(key): describe(item, depth) for key, item in value.items()}
+        if not all(isinstance(key, str) for key in value):  # class_weight, say; keys of JSON are strings
+            return {_ITEMS: [[describe(key, depth), describe(item, depth)] for key, item in value.items()]}
+        return {key: describe(item, depth) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [describe(item, depth) for item in value]
     if isinstance(value, type):
@@ -66,12 +68,25 @@ def recall(description: Any, depth: int = 0) -> Any:
         if _CLASS in description:
             name = str(description[_CLASS])
             return _loaded_classes().get(name, Unknown(name, is_class=True))
+        if _ITEMS in description:
+            return _recalled_items(description[_ITEMS], depth)
         values = {key: recall(item, depth + 1) for key, item in description.items()}
         return next((v for v in values.values() if isinstance(v, Unknown)), values)
     if isinstance(description, list):
         items = [recall(item, depth + 1) for item in description]
         return next((v for v in items if isinstance(v, Unknown)), items)
     return description
+
+
+def _recalled_items(items: Any, depth: int) -> Any:
+    """Return a dict whose keys are numbers, or an `Unknown` instance."""
+    pairs = recall(items, depth + 1)
+    if isinstance(pairs, Unknown):
+        return pairs
+    plain = isinstance(pairs, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in pairs)
+    if not plain or not all(isinstance(key, bool | int | float | str | None) for key, _ in pairs):
+        return Unknown("no pairs of keys and values", is_class=False)
+    return dict(pairs)
 
 
 def digest(array: Any) -> str | None:

@@ -8,7 +8,7 @@ from sklearn.ensemble import BaggingClassifier
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.utils.class_weight import compute_class_weight
 
-from sklyap import RNNClassifier, RNNRegressor, train_population
+from sklyap import NetworkPopulation, RNNClassifier, RNNRegressor, train_population
 from sklyap.networks.weights import scaled
 from sklyap.training import GradientFlossing, LyapunovMonitor
 from tests.networks.helpers import small
@@ -153,7 +153,9 @@ def test_wrong_weights_are_named(digits):
         (np.ones((400, 1)), r"Got shape \(400, 1\)"),
         (-np.ones(400), r"no negative weight\. Got -1"),
         (np.zeros(400), r"at least one weight that is not zero"),
-        (np.full(400, np.nan), "sample_weight contains NaN"),
+        (np.full(400, np.nan), "'sample_weight' .* hold a finite number for each sequence.*contains NaN"),
+        ("balanced", "'sample_weight' .* hold a finite number for each sequence.*'balanced'"),
+        ({0: 1.0}, "'sample_weight' .* hold a finite number for each sequence"),
     ]:
         with pytest.raises(ValueError, match=message):
             small().fit(X, y, sample_weight=weight)
@@ -162,6 +164,11 @@ def test_wrong_weights_are_named(digits):
     for wrong in ("balance", 3, [1.0], {1: -1.0}, {1: np.inf}):
         with pytest.raises(ValueError, match=r"parameter of RNNClassifier must be .*Got"):
             small(class_weight=wrong).fit(X, y)
+    for labels, message in [({77: 2.0}, "Got 77"), ({"0": 2.0}, "Got '0'")]:
+        with pytest.raises(
+            ValueError, match=f"'class_weight' .* weights of the classes of the targets, 0, 1, .*{message}"
+        ):
+            small(class_weight=labels).fit(X, y)
     with pytest.raises(ValueError, match=r"'class_weight' .* can't be 'balanced' in partial_fit"):
         small(class_weight="balanced").partial_fit(X, y)
     with pytest.raises(ValueError, match=r"'class_weight' .* must leave a class"):
@@ -229,3 +236,14 @@ def test_callbacks_and_populations_with_weights(digits):
     logs = -np.log(untrained.predict_proba(X)[np.arange(len(X)), y])
     weight = np.where(y == 0, 50.0, 1.0)
     assert population.losses(0)[0] == pytest.approx(np.average(logs, weights=weight), rel=1e-4)
+
+
+def test_class_weights_of_a_population_come_back_from_disk(digits, tmp_path):
+    X, y = digits
+    choices = {"class_weight": [None, {0: 5.0, 3: 2}, "balanced"]}
+    made = train_population(small(max_epochs=1), choices, X, y, directory=tmp_path, random_state=0, verbose=0)
+    again = train_population(small(max_epochs=1), choices, X, y, directory=tmp_path, random_state=0, verbose=0)
+    loaded = NetworkPopulation.load(tmp_path)
+    for population in (made, again, loaded):
+        assert [network.class_weight for network in population.networks()] == choices["class_weight"]
+    np.testing.assert_array_equal(loaded.best_losses, made.best_losses)
