@@ -10,20 +10,18 @@ from torch import Tensor
 
 from sklyap.cells import Linearization
 from sklyap.exceptions import DivergedError
-from sklyap.orthonormalize import log_spread, orthonormalize, orthonormalize_graded
+from sklyap.orthonormalize import log_range, log_spread, orthonormalize, orthonormalize_graded
 from sklyap.runtime import transformed
+from sklyap.tangent.blocks import Factoring
+from sklyap.tangent.interval import BlockVerdict, IntervalController
 from sklyap.tangent.resolution import resolution
 
 __all__ = ["Blocks", "counted_growth", "iterate"]
 
-_LONGEST_BLOCK = 64
 _DIGITS_LOST = 0.25
 """Maximum share of the digits that a block of steps may cost: four of the sixteen of float64."""
-_AIM = 0.95
-_GRADED = 20.0
-"""Minimum log spread of a single step, in nats, for its rows to be sorted before they are factored."""
-_CAUTION_STEPS = 32
-"""Single steps after one in which a direction was annihilated."""
+_PLANNED_SHARE = 0.95
+"""Share of the budget that a block is planned for: the budget is small, so that a repeated block costs little."""
 
 
 class Blocks:
@@ -64,10 +62,16 @@ def iterate(chunks: Sequence[Linearization], width: int, Q: Tensor, n_steps: int
     `chunks` are the linearizations of `width` steps each.
     """
     done = Blocks(Q)
-    budget = -_DIGITS_LOST * math.log(torch.finfo(Q.dtype).eps)
-    t, length, rate, caution_left = 0, 1, 0.0, 0
+    controller = IntervalController(
+        None,
+        spread_budget=-_DIGITS_LOST * math.log(torch.finfo(Q.dtype).eps),
+        growth_budget=log_range(Q.dtype),
+        planned_share=_PLANNED_SHARE,
+    )
+    factoring = Factoring.of("auto", Q)
+    t = 0
     while t < n_steps:
-        stop = min(t + length, transient if t < transient else n_steps, n_steps)
+        stop = min(t + controller.length, transient if t < transient else n_steps, n_steps)
         inputs = [Q]
         for u in range(t, stop):
             inputs.append(chunks[u // width][u % width].push(inputs[-1]))
@@ -75,18 +79,18 @@ def iterate(chunks: Sequence[Linearization], width: int, Q: Tensor, n_steps: int
         if transformed():
             Q, R, growth = _plain_qr(Z)
         else:
-            Q_next, R, growth, spread = _factor(Z, chunks[t // width][t % width], Q, single=stop == t + 1)
-            taken = stop - t
-            if taken > 1 and not spread <= budget:
-                length = max(1, taken // 2)
-                rate = max(rate, spread / taken) if math.isfinite(spread) else rate
-                continue
+            step, single = chunks[t // width][t % width], stop == t + 1
+            Q_next, R, growth, spread = _factor(Z, step, Q, factoring, single=single)
+            annihilated = growth == -math.inf
             if not math.isfinite(spread):
-                _check_resolved(R, t)
-            caution_left = _CAUTION_STEPS if bool((growth == -math.inf).any()) else max(0, caution_left - 1)
-            rate = max(spread / taken, 0.97 * rate)
-            planned = _AIM * budget / rate if rate > 0 else math.inf
-            length = 1 if caution_left else int(min(max(planned, 1), 2 * taken + 1, _LONGEST_BLOCK))
+                if single:
+                    _check_resolved(R, t)
+                spread = math.inf  # a NaN would pass for a small one
+            if single and bool(annihilated.any()):
+                controller.be_cautious()
+            most = float(growth.masked_fill(annihilated, 0.0).abs().max())
+            if controller.judge(stop - t, spread, most) is not BlockVerdict.ACCEPTED:
+                continue
             Q = Q_next
         done.add(inputs, Q, R, growth, counted=t >= transient)
         t = stop
@@ -100,15 +104,16 @@ def _plain_qr(Z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return Q * sign.unsqueeze(-2), R, R.diagonal(dim1=-2, dim2=-1).log()
 
 
-def _factor(Z: Tensor, step: Linearization, before: Tensor, *, single: bool) -> tuple[Tensor, Tensor, Tensor, float]:
+def _factor(
+    Z: Tensor, step: Linearization, before: Tensor, factoring: Factoring, *, single: bool
+) -> tuple[Tensor, Tensor, Tensor, float]:
     """Return Q, R, ln diag R (-inf where annihilated) and the largest log spread; a `single` step gets care."""
-    Q, R = orthonormalize(Z)
+    Q, R = orthonormalize(Z, factoring.orthonormalizer)
     spread = log_spread(R)
-    suspicious = -math.log(torch.finfo(Z.dtype).eps * Z.shape[-2])
-    if single and bool((spread > min(_GRADED, suspicious)).any()) and bool(torch.isfinite(Z).all()):
+    if single and bool((spread > factoring.graded_spread).any()) and bool(torch.isfinite(Z).all()):
         Q, R = orthonormalize_graded(Z)
         growth = R.diagonal(dim1=-2, dim2=-1).log()
-        if bool((spread > suspicious).any()):
+        if bool((spread > factoring.unresolved_spread).any()):
             annihilated, spread = resolution(step, before, Z, R)
             growth = growth.masked_fill(annihilated, -math.inf)
     else:

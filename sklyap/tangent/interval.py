@@ -42,6 +42,8 @@ class IntervalController:
         Maximum growth or contraction in such a block, in nats.
     single_step_limit : float, default=inf
         Log spread of a single step above which the verdict is OUT_OF_DIGITS.
+    planned_share : float, default=0.8
+        Share of the budget that a block is planned for; the rest is room for a block that is worse than the last ones.
 
     Attributes
     ----------
@@ -68,6 +70,7 @@ class IntervalController:
         spread_budget: float,
         growth_budget: float,
         single_step_limit: float = math.inf,
+        planned_share: float = PLANNED_SHARE,
     ) -> None:
         self.fixed = interval is not None
         self.length = 1 if interval is None else interval
@@ -75,6 +78,7 @@ class IntervalController:
         self._spread_budget = spread_budget
         self._growth_budget = growth_budget
         self._single_step_limit = single_step_limit
+        self._planned_share = planned_share
         self._load_per_step = 0.0
 
     def judge(self, length: int, log_spread: float, growth: float) -> BlockVerdict:
@@ -101,7 +105,7 @@ class IntervalController:
         self.caution_left = _CAUTION_STEPS
 
     def _planned(self) -> int:
-        steps = PLANNED_SHARE / self._load_per_step if self._load_per_step > 0 else math.inf
+        steps = self._planned_share / self._load_per_step if self._load_per_step > 0 else math.inf
         # At most about twice the last length: blocks so far say little about much longer ones.
         longest = min(2 * self.length + 1, 1 if self.caution_left else _LONGEST_INTERVAL)
         return int(min(max(steps, 1), longest))
