@@ -12,9 +12,10 @@ import copy
 import json
 import os
 import resource
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ import torch
 from benchmarks.measure import machine
 from sklyap import LyapunovSpectrumTransformer, NetworkPopulation, RNNClassifier, train_population
 from sklyap.population.description import identity
-from sklyap.population.records import PopulationDirectory
+from sklyap.population.directory import PopulationDirectory, _seal
 from sklyap.runtime import one_thread
 
 
@@ -35,37 +36,40 @@ def main():
     parser.add_argument("--records", type=int, default=100_000)
     options = parser.parse_args()
     print(f"Measured {machine()}.")
-    print(pd.DataFrame(table(options.networks, options.records)).to_string(float_format="{:.3g}".format))
-
-
-def table(n_networks: int, n_records: int) -> list[dict[str, Any]]:
-    """Return a row for each load and size."""
     rows = []
+    for row in loads(options.networks, options.records):
+        print(" ", *row.values(), file=sys.stderr)
+        rows.append(row)
+    print(pd.DataFrame(rows).to_string(float_format="{:.3g}".format))
+
+
+def loads(n_networks: int, n_records: int) -> Iterator[dict[str, Any]]:
+    """Yield a row for each load and size; a number of 0 leaves loads out."""
     with tempfile.TemporaryDirectory() as folder:
-        for n in (n_networks // 10, n_networks):
+        for n in (n_networks // 10, n_networks) if n_networks else ():
             for memory in (None, Path(folder) / f"cache-{n}"):
                 name = "spectra" if memory is None else "spectra, into a cache"
-                rows.append(measured(name, n, lambda n=n, memory=memory: spectra(n, memory)))
-            rows.append(measured("spectra, from a cache", n, lambda n=n: spectra(n, Path(folder) / f"cache-{n}")))
-        for n in (n_records // 10, n_records):
+                yield measured(name, n, lambda n=n, memory=memory: spectra(n, memory))
+            yield measured("spectra, from a cache", n, lambda n=n: spectra(n, Path(folder) / f"cache-{n}"))
+        for n in (n_records // 10, n_records) if n_records else ():
             directory = many_records(Path(folder) / f"population-{n}", n)
-            rows.append(measured("NetworkPopulation.load", n, lambda d=directory: NetworkPopulation.load(d)))
+            yield measured("NetworkPopulation.load", n, lambda d=directory: NetworkPopulation.load(d))
             loaded = NetworkPopulation.load(directory)
-            rows.append(measured("to_frame", n, loaded.to_frame))
-    return rows
+            yield measured("to_frame", n, loaded.to_frame)
 
 
 def measured(name: str, n: int, call: Callable[[], Any]) -> dict[str, Any]:
     """Return what a call on `n` networks takes."""
-    before, start = _resident(), time.perf_counter()
+    before, start, cpu = _resident(), time.perf_counter(), time.process_time()
     result = call()
-    seconds, after = time.perf_counter() - start, _resident()
+    cpu, seconds, after = time.process_time() - cpu, time.perf_counter() - start, _resident()
     del result
     return {
         "load": name,
         "networks": n,
         "s": seconds,
-        "ms per network": 1e3 * seconds / n,
+        "CPU s": cpu,
+        "CPU ms per network": 1e3 * cpu / n,
         "kB per network": (after - before) / n,
         "peak, MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "open files": len(os.listdir("/proc/self/fd")),
@@ -102,13 +106,12 @@ def many_records(directory: Path, n: int) -> Path:
 
 
 def _write_record(storage: PopulationDirectory, content: dict[str, Any], call: str, index: int) -> None:
-    from sklyap.population.records import _seal
-
     snapshots = {
         key: {**item, "file": f"{index:05d}-epoch-{key}.safetensors"} for key, item in content["snapshots"].items()
     }
     own = {**content, "call": call, "index": index, "snapshots": snapshots}
     own.pop("sha256")
+    # Not by storage, which waits for the disk after each.
     (storage.networks / f"{index:05d}.json").write_text(json.dumps({**own, "sha256": _seal(own)}, indent=1))
 
 

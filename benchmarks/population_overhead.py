@@ -28,7 +28,7 @@ from sklyap.datasets import fetch_sequential_mnist, fetch_war_and_peace, load_se
 from sklyap.networks import RNNClassifier
 from sklyap.population import NetworkPopulation, train_population
 from sklyap.population.description import identity
-from sklyap.population.records import PopulationDirectory
+from sklyap.population.directory import PopulationDirectory
 from sklyap.population.snapshots import SnapshotCallback
 from sklyap.runtime import one_thread
 

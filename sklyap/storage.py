@@ -8,6 +8,7 @@ anything is read: a file that claims, or is, more than its format allows costs n
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -15,7 +16,7 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
@@ -29,6 +30,7 @@ from sklyap.exceptions import UntrustedFileError
 
 __all__ = [
     "Layout",
+    "check_files",
     "check_schema",
     "check_writable",
     "read_arrays",
@@ -36,6 +38,7 @@ __all__ = [
     "read_state",
     "read_tensors",
     "remove_stale_temporaries",
+    "seal",
     "sha256",
     "write_arrays",
     "write_bytes",
@@ -56,6 +59,17 @@ _MOST_HEADER = 100_000_000  # what the safetensors format allows
 def sha256(content: bytes) -> str:
     """Return the SHA-256 of `content` in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
+
+
+def seal(what: Any, arrays: Mapping[str, np.ndarray | torch.Tensor]) -> str:
+    """Return a SHA-256 of what JSON holds and of arrays with their names, dtypes and shapes."""
+    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode())
+    for name, value in sorted(arrays.items()):
+        digest.update(json.dumps([name, str(value.dtype), list(value.shape)]).encode())
+        if isinstance(value, torch.Tensor):  # numpy has not all of its dtypes
+            value = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        digest.update(np.ascontiguousarray(value).tobytes())
+    return digest.hexdigest()
 
 
 def write_bytes(path: Path, content: bytes) -> str:
@@ -227,6 +241,13 @@ def check_writable(directory: Path, name: str = "directory", caller: str | None 
     except OSError as error:
         raise OSError(f"{owner} must be a directory that one can write to. Got {directory}: {error}") from error
     return directory
+
+
+def check_files(paths: Iterable[Path]) -> None:
+    """Raise IsADirectoryError if one of `paths` is a directory: no file replaces it."""
+    for path in paths:
+        if path.is_dir() and not path.is_symlink():
+            raise IsADirectoryError(errno.EISDIR, f"{path} is a directory where a file belongs. Move it away")
 
 
 def remove_stale_temporaries(directory: Path, *, older_than: float = 3600.0) -> None:

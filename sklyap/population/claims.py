@@ -14,9 +14,10 @@ from filelock import FileLock, Timeout
 
 from sklyap.exceptions import SklyapWarning
 
-__all__ = ["Claim", "ForeignDirectoryError", "file_lock"]
+__all__ = ["LOCKS", "Claim", "ForeignDirectoryError", "file_lock"]
 
 _CLAIM = "population.lock"
+LOCKS = (_CLAIM, "write.lock")
 _CLAIM_SECONDS = 3.0  # seconds in which a call that has just claimed a directory writes what call it is
 
 
@@ -104,4 +105,6 @@ def _acquired(lock: FileLock, timeout: float = 0.0) -> bool:
             SklyapWarning,
             stacklevel=4,
         )
+    except OSError as error:
+        raise OSError(error.errno, f"The lock {lock.lock_file} can't be taken ({error.strerror})") from error
     return True

@@ -5,28 +5,26 @@ from __future__ import annotations
 import html
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from numbers import Integral
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 from torch import nn
 
-from sklyap.exceptions import FailedNetworkWarning, UntrustedFileError
-from sklyap.networks import RNNClassifier, RNNRegressor
-from sklyap.population.description import Unknown, describe, identity, recall
+from sklyap.exceptions import FailedNetworkWarning
+from sklyap.population.description import describe
 from sklyap.population.given import given_records
+from sklyap.population.loading import stored_records
 from sklyap.population.network_sequence import NetworkSequence, take
-from sklyap.population.records import NetworkRecord, Origin, PopulationDirectory, epoch_key
+from sklyap.population.records import NetworkRecord, Origin, epoch_key
 
 __all__ = ["NetworkPopulation"]
 
 # They differ between estimators without saying anything about the networks.
 _UNTOLD = ("random_state", "verbose", "device", "warm_start", "callbacks")
-_ESTIMATORS = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in (RNNClassifier, RNNRegressor)}
 
 
 class NetworkPopulation(Sequence):
@@ -90,29 +88,7 @@ class NetworkPopulation(Sequence):
         FailedNetworkWarning
             For every network whose record is corrupt; it becomes one of the `failures`.
         """
-        storage = PopulationDirectory(directory)
-        manifest = storage.read_manifest()
-        call = manifest["call"]
-        estimator = _restore_estimator(call, storage) if estimator is None else clone(estimator)
-        origin = Origin(manifest["name"], estimator)
-        records, name = [], identity(call)
-        networks = call["networks"]
-        for index in storage.indices():
-            if index >= len(networks):
-                continue
-            params = networks[index]
-            try:
-                record = storage.read(name, index)
-                if record.params != recall(params):
-                    raise UntrustedFileError(f"it has other hyperparameters than {storage.manifest} has for it.")
-                record = replace(record, params=params)
-            except FileNotFoundError:
-                continue
-            except UntrustedFileError as error:
-                warnings.warn(f"Network {index} is left out: {error}", FailedNetworkWarning, stacklevel=2)
-                record = NetworkRecord(index, params, 0, 0.0, {}, {}, reason=f"UntrustedFileError: {error}")
-            records.append(_with_origin(record, origin, storage))
-        return cls(records)
+        return cls(stored_records(directory, estimator))
 
     @classmethod
     def from_networks(
@@ -405,33 +381,3 @@ def _check_epoch(epoch: Any, caller: str) -> str:
     if isinstance(epoch, bool) or not (epoch == "last" or isinstance(epoch, int | float | np.number)):
         raise ValueError(f"The 'epoch' parameter of {caller} must be a number or 'last'. Got {epoch!r} instead.")
     return epoch_key(epoch)
-
-
-def _restore_estimator(call: dict[str, Any], storage: PopulationDirectory) -> BaseEstimator:
-    description = call["estimator"].get("class")
-    name = description.get("__class__") if isinstance(description, dict) else None
-    if not isinstance(name, str) or name not in _ESTIMATORS:
-        raise ValueError(
-            f"The networks in {storage.path} are of the class {name}, which is not loaded on the word of a file. "
-            "Pass `estimator`, an instance of it."
-        )
-    estimator = _ESTIMATORS[name]()
-    known = estimator.get_params(deep=False)
-    described = {k: v for k, v in _recall_params(call["estimator"]["params"], storage).items() if k in known}
-    return estimator.set_params(**described)
-
-
-def _recall_params(described: dict[str, Any], storage: PopulationDirectory) -> dict[str, Any]:
-    """Return parameters from their description, without objects (callbacks), which analysis does not need."""
-    params = {name: recall(value) for name, value in described.items()}
-    for name, value in params.items():
-        if isinstance(value, Unknown) and value.is_class:
-            raise ValueError(
-                f"The networks in {storage.path} have {name}={value.name}, a class that is not loaded. "
-                "Import or define it first."
-            )
-    return {name: value for name, value in params.items() if not isinstance(value, Unknown)}
-
-
-def _with_origin(record: NetworkRecord, origin: Origin, storage: PopulationDirectory) -> NetworkRecord:
-    return replace(record, origin=origin, params=_recall_params(record.params, storage))

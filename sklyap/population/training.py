@@ -14,10 +14,11 @@ from tqdm.auto import tqdm
 
 from sklyap.exceptions import FailedNetworkWarning, SklyapWarning, UntrustedFileError
 from sklyap.population.description import differences, identity
+from sklyap.population.directory import PopulationDirectory
 from sklyap.population.network_population import NetworkPopulation
 from sklyap.population.parallel import run_all
 from sklyap.population.plan import CALLER, Plan, make_plan
-from sklyap.population.records import NetworkRecord, Origin, PopulationDirectory
+from sklyap.population.records import NetworkRecord, Origin
 from sklyap.population.worker import TrainingTask
 from sklyap.validation import check_bool, check_jobs, check_verbose
 
@@ -176,7 +177,7 @@ class _Run:
             if task.index not in there:
                 continue
             try:
-                self._add(self.storage.take(task))
+                self._add(self.storage.take(self.call, task))
             except UntrustedFileError as error:
                 warnings.warn(f"Network {task.index} is trained again: {error}", FailedNetworkWarning, stacklevel=4)
 

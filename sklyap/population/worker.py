@@ -10,7 +10,8 @@ from sklearn.base import BaseEstimator, clone
 
 from sklyap.exceptions import reason_of
 from sklyap.population.claims import ForeignDirectoryError
-from sklyap.population.records import NetworkRecord, PopulationDirectory, copies
+from sklyap.population.directory import PopulationDirectory
+from sklyap.population.records import NetworkRecord, copies
 from sklyap.population.snapshots import SnapshotCallback, history_columns
 from sklyap.runtime import kept_rng, one_thread, watch_parent
 
@@ -60,7 +61,7 @@ def run_task(task: TrainingTask, X: Any, y: Any, X_val: Any, y_val: Any) -> Netw
     if directory is not None:
         # A scheduler that lost a worker runs its tasks again, the finished ones too.
         try:
-            return directory.take(task)
+            return directory.take(task.call, task)
         except (OSError, ValueError):
             pass
     # The callbacks of a network may draw from torch's generator, which belongs to the process.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import re
+import warnings
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklyap import storage
-from sklyap.exceptions import UntrustedFileError
-from sklyap.population.claims import Claim
+from sklyap.exceptions import FailedNetworkWarning, UntrustedFileError
+from sklyap.population.claims import LOCKS, Claim
 from sklyap.population.description import differences, identity
-from sklyap.population.records import NetworkRecord, PopulationDirectory, Snapshot
-from sklyap.search.worker import Result, State
+from sklyap.population.directory import PopulationDirectory
+from sklyap.population.records import NetworkRecord, Snapshot
+from sklyap.search.worker import Result, Segment, State
 
 __all__ = ["SearchDirectory"]
 
 _CALLER = "LyapunovHalvingSearch"
+_OPTIMIZERS = "optimizers"
+_RUNG = re.compile(r"epoch-\d{4,}")
+_MOST_SPECTRUM = 2**20  # bytes of one candidate: 131,072 exponents
 
 
 class SearchDirectory:
@@ -59,10 +65,11 @@ class SearchDirectory:
                     "pass resume=False to replace it."
                 )
         self._opened: dict[int, PopulationDirectory] = {}
-        if anew:
-            for old in self.path.glob("epoch-*"):
-                for file in [*old.glob("networks/*"), *old.glob("optimizers/*"), *old.glob("*.npz")]:
-                    file.unlink()
+        self._check_files()
+        for rung in self._rungs() if anew else ():
+            rung.empty()
+            for file in _own_files(rung):
+                file.unlink()
         storage.write_json(manifest, {"call": call})
 
     @staticmethod
@@ -75,6 +82,7 @@ class SearchDirectory:
             If the directory can't be written to or, on entering, if another search holds it.
         """
         directory = storage.check_writable(PopulationDirectory(path).path, caller=_CALLER)
+        storage.check_files([directory / "search.json", directory / LOCKS[0]])
 
         def same_call() -> bool:
             try:
@@ -96,22 +104,24 @@ class SearchDirectory:
         seed: int = begun["call"]["random_state"]
         return seed
 
-    def read(self, index: int, epoch: int) -> Result | None:
-        """Return a candidate at an epoch, or None if it is not there."""
-        rung = self._rung(epoch)
+    def read(self, segment: Segment) -> Result | None:
+        """Return the candidate of a segment at the epoch that it is to reach, or None if it is not there."""
         try:
-            record = rung.read(self.name, index)
-            for snapshot in record.snapshots.values():
-                snapshot.load()
-        except (FileNotFoundError, UntrustedFileError):
+            record = self._rung(segment.until).take(self.name, segment)
+        except FileNotFoundError:
             return None
-        return Result(record, self._read_optimizer(rung, index), n_epochs=0)
+        except UntrustedFileError as error:
+            _warn(f"Candidate {segment.index} is trained again: {error}")
+            return None
+        return Result(record, self.read_optimizer(segment.index, segment.until), n_epochs=0)
 
     def write(self, result: Result, epoch: int) -> NetworkRecord:
         """Write a candidate and return its record with files in place of weights."""
         rung = self._rung(epoch)
         if result.optimizer is not None:
-            storage.write_tensors(_optimizer_path(rung, result.index), *result.optimizer)
+            tensors, attributes = result.optimizer
+            seal = storage.seal([self._optimizer_key(result.index, epoch), attributes], tensors)
+            storage.write_tensors(_optimizer_path(rung, result.index), tensors, {"state": attributes, "sha256": seal})
         record = result.record
         new = {key: snapshot for key, snapshot in record.snapshots.items() if snapshot.state is not None}
         written = rung.write(self.name, replace(record, snapshots=new))
@@ -119,46 +129,91 @@ class SearchDirectory:
 
     def read_optimizer(self, index: int, epoch: int) -> State | None:
         """Return the state of a candidate's optimizer, or None if it can't be trusted."""
-        return self._read_optimizer(self._rung(epoch), index)
+        path = _optimizer_path(self._rung(epoch), index)
+        try:
+            tensors, header = storage.read_state(path, check=_Header(path))
+            if header["sha256"] != storage.seal([self._optimizer_key(index, epoch), header["state"]], tensors):
+                raise UntrustedFileError(f"{path} was changed, or is the optimizer of another candidate.")
+        except FileNotFoundError:
+            return None
+        except UntrustedFileError as error:
+            _warn(f"Candidate {index} is trained from the start: {error}")
+            return None
+        return tensors, header["state"]
 
     def read_spectra(self, epoch: int, settings: str) -> tuple[NDArray[np.intp], NDArray[np.float64], float] | None:
         """Return candidates, their spectra, and the seconds that these took."""
+        limit = _MOST_SPECTRUM * (1 + self.call["n_networks"])
+        path = self._spectra_path(epoch, settings)
         try:
-            arrays = storage.read_arrays(self._spectra_path(epoch, settings))
-            return arrays["candidates"], arrays["spectra"], float(arrays["seconds"])
-        except (FileNotFoundError, UntrustedFileError, KeyError, TypeError, ValueError):
+            arrays = storage.read_arrays(path, limit=limit)
+            seal = arrays.pop("sha256", np.empty(0)).tobytes()
+            if seal != storage.seal([self.name, epoch, settings], arrays).encode():
+                raise UntrustedFileError(f"{path} was changed, or holds the spectra of other candidates.")
+        except FileNotFoundError:
             return None
+        except UntrustedFileError as error:
+            _warn(f"Spectra at epoch {epoch} are computed again: {error}")
+            return None
+        return arrays["candidates"], arrays["spectra"], float(arrays["seconds"])
 
     def write_spectra(
         self, epoch: int, settings: str, candidates: NDArray[np.intp], spectra: NDArray[np.float64], seconds: float
     ) -> None:
         """Write spectra of candidates at an epoch."""
         arrays = {"candidates": candidates, "spectra": spectra, "seconds": np.array(seconds)}
-        storage.write_arrays(self._spectra_path(epoch, settings), arrays)
+        seal = np.frombuffer(storage.seal([self.name, epoch, settings], arrays).encode(), dtype=np.uint8)
+        storage.write_arrays(self._spectra_path(epoch, settings), {**arrays, "sha256": seal})
 
     def _rung(self, epoch: int) -> PopulationDirectory:
         if epoch not in self._opened:
             rung = PopulationDirectory(self.path / f"epoch-{epoch:04d}")
-            storage.check_writable(rung.networks, caller=_CALLER)
+            for folder in (rung.networks, rung.path / _OPTIMIZERS):
+                storage.check_writable(folder, caller=_CALLER)
             rung.open(self.name, {"name": self.path.resolve().name, "call": self.call}, anew=False)
-            (rung.path / "optimizers").mkdir(exist_ok=True)
             self._opened[epoch] = rung
         return self._opened[epoch]
 
     def _spectra_path(self, epoch: int, settings: str) -> Path:
         return self._rung(epoch).path / f"spectra-{settings[:16]}.npz"
 
-    @staticmethod
-    def _read_optimizer(rung: PopulationDirectory, index: int) -> State | None:
-        try:
-            tensors, attributes = storage.read_state(_optimizer_path(rung, index))
-        except (FileNotFoundError, UntrustedFileError):
-            return None
-        return (tensors, attributes) if isinstance(attributes, dict) else None
+    def _optimizer_key(self, index: int, epoch: int) -> list[Any]:
+        return [self.name, index, epoch]
+
+    def _rungs(self) -> list[PopulationDirectory]:
+        """Return the rungs that are there; one that is a link is not this search's to empty."""
+        paths = sorted(path for path in self.path.iterdir() if _RUNG.fullmatch(path.name) and not path.is_symlink())
+        return [PopulationDirectory(path) for path in paths if (path / "networks").is_dir()]
+
+    def _check_files(self) -> None:
+        """Raise IsADirectoryError if a directory is in the place of a file, before anything is trained."""
+        for rung in self._rungs():
+            rung.check_files()
+            storage.check_files(_own_files(rung))
+
+
+def _own_files(rung: PopulationDirectory) -> list[Path]:
+    """Return what a search keeps of a rung beside the networks."""
+    optimizers = rung.path / _OPTIMIZERS
+    return [*rung.path.glob("spectra-*.npz"), *optimizers.glob("[0-9]*.safetensors")]
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, FailedNetworkWarning, stacklevel=6)
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What is looked at before the tensors of a file are read."""
+
+    path: Path
+
+    def __call__(self, layout: storage.Layout, header: Any) -> None:
+        storage.check_schema(header, {"state": dict, "sha256": str}, self.path, "the file")
 
 
 def _optimizer_path(rung: PopulationDirectory, index: int) -> Path:
-    return rung.path / "optimizers" / f"{index:05d}.safetensors"
+    return rung.path / _OPTIMIZERS / f"{index:05d}.safetensors"
 
 
 def merged(records: list[NetworkRecord]) -> NetworkRecord:

@@ -93,7 +93,8 @@ class LiveBoard(Board):
     def _take(self, index: int, epoch: int) -> None:
         """Take over what the directory holds of a candidate at `epoch`."""
         assert self.directory is not None
-        result = self.directory.read(index, epoch)
+        plan = self.plan
+        result = self.directory.read(Segment(plan.estimator, index, plan.params[index], plan.seeds[index], epoch))
         if result is not None:
             before = [] if index not in self.records else [self.records[index]]
             record = replace(merged([*before, result.record]), params=self.plan.params[index])

@@ -63,7 +63,7 @@ class SpectrumCache:
         try:
             header = json.loads(arrays.pop(_HEADER).tobytes())
             numbers = header["numbers"]
-            if header["key"] != key or header["sha256"] != _seal(key, numbers, arrays):
+            if header["key"] != key or header["sha256"] != storage.seal([key, numbers], arrays):
                 raise ValueError("its content does not have the key and the SHA-256 that it should")
             return _result({**numbers, **arrays})
         except (KeyError, TypeError, ValueError, RecursionError, AttributeError) as error:
@@ -75,7 +75,7 @@ class SpectrumCache:
         values = {name: getattr(result, name) for name in FIELDS}
         arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
         numbers = {name: _plain(value) for name, value in values.items() if name not in arrays}
-        header = json.dumps({"key": key, "numbers": numbers, "sha256": _seal(key, numbers, arrays)}).encode()
+        header = json.dumps({"key": key, "numbers": numbers, "sha256": storage.seal([key, numbers], arrays)}).encode()
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         storage.write_arrays(path, {_HEADER: np.frombuffer(header, dtype=np.uint8), **arrays})
@@ -94,13 +94,6 @@ def _plain(value: Any) -> Any:
     if not isinstance(value, bool | int | float | str | None):
         raise TypeError(f"a result with {type(value).__name__} can't be kept")
     return value
-
-
-def _seal(key: str, numbers: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
-    parts = [json.dumps([key, numbers], sort_keys=True).encode()]
-    for name, array in sorted(arrays.items()):
-        parts += [json.dumps([name, array.dtype.str, array.shape]).encode(), np.ascontiguousarray(array).tobytes()]
-    return storage.sha256(b"\0".join(parts))
 
 
 def _result(values: dict[str, Any]) -> LyapunovResult:

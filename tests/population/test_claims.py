@@ -18,7 +18,7 @@ from sklyap.exceptions import SklyapWarning
 from sklyap.networks import RNNClassifier
 from sklyap.population import NetworkPopulation, train_population
 from sklyap.population.claims import ForeignDirectoryError
-from sklyap.population.records import PopulationDirectory
+from sklyap.population.directory import PopulationDirectory
 from sklyap.population.worker import TrainingTask, run_task
 from sklyap.storage import read_json
 

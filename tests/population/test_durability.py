@@ -69,7 +69,7 @@ def test_weights_stay_on_the_disk_until_asked_for(stored):
 
 def test_worker_that_does_not_see_the_directory(population, tmp_path, monkeypatch):
     """As on another machine; the networks are then written where the call was made."""
-    monkeypatch.setattr("sklyap.population.records.PopulationDirectory.belongs_to", lambda self, call: False)
+    monkeypatch.setattr("sklyap.population.directory.PopulationDirectory.belongs_to", lambda self, call: False)
     assert_same(train(tmp_path), population)
     assert_same(NetworkPopulation.load(tmp_path), population)
 

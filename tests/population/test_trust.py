@@ -176,11 +176,9 @@ def test_directory_in_place_of_a_file_is_named(directory, name):
     path = directory / "networks" / name
     path.unlink()
     path.mkdir()
-    with (
-        pytest.warns(FailedNetworkWarning, match=f"{name} is not a regular file"),
-        pytest.raises(OSError, match=f"{name} is a directory"),
-    ):
-        train(directory)
+    for resume in (True, False):
+        with pytest.raises(OSError, match=f"{name} is a directory where a file belongs. Move it away"):
+            train(directory, resume=resume)
 
 
 def test_file_in_place_of_the_folder_is_named(directory):

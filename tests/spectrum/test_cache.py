@@ -99,9 +99,9 @@ def forge(path, **changes):
     for name, value in changes.items():
         (arrays if isinstance(value, np.ndarray) else numbers)[name] = value
         (numbers if isinstance(value, np.ndarray) else arrays).pop(name, None)
-    from sklyap.spectrum.cache import _seal
+    from sklyap.storage import seal
 
-    header = {"key": header["key"], "numbers": numbers, "sha256": _seal(header["key"], numbers, arrays)}
+    header = {"key": header["key"], "numbers": numbers, "sha256": seal([header["key"], numbers], arrays)}
     np.savez(path, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
 
 
