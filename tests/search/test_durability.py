@@ -16,7 +16,7 @@ import torch
 
 from sklyap import RNNClassifier
 from sklyap.datasets import make_recall
-from sklyap.exceptions import SklyapWarning
+from sklyap.exceptions import FailedNetworkWarning, SklyapWarning
 from sklyap.search import LyapunovHalvingSearch, live
 
 X, y = make_recall(80, n_steps=4, random_state=0)
@@ -90,7 +90,8 @@ def test_damaged_files_are_made_again(pattern, whole, tmp_path):
     # Without the last rungs, so that training has to go on from the damaged ones.
     for path in tmp_path.glob("epoch-0009/networks/*"):
         path.unlink()
-    search = search_for(tmp_path).fit(X, y)
+    with pytest.warns(FailedNetworkWarning, match=r"epoch-000\d/(optimizers|networks)"):
+        search = search_for(tmp_path).fit(X, y)
     assert np.array_equal(search.decisions_, whole.decisions_) or search.decisions_.equals(whole.decisions_)
     assert search.best_loss_ == whole.best_loss_
 
