@@ -298,18 +298,30 @@ def watch_parent(every: float = 1.0) -> None:
     global _watched
     import multiprocessing
 
-    process = multiprocessing.current_process()
-    is_worker = process.name.startswith("LokyProcess") or multiprocessing.parent_process() is not None
-    if _watched or not is_worker:
+    parent = multiprocessing.parent_process()
+    if _watched or parent is None or parent.pid is None:
         return
-    _watched, parent = True, os.getppid()
+    _watched = True
+    threading.Thread(target=_watch, args=(parent.pid, every), name="sklyap-watch-parent", daemon=True).start()
 
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(every)
-        os._exit(1)
 
-    threading.Thread(target=watch, name="sklyap-watch-parent", daemon=True).start()
+def _watch(parent: int, every: float) -> None:
+    # A process whose parent dies gets another. It may have got it before this thread began; and a server of
+    # forks stands between some processes and the one that they belong to.
+    first = os.getppid()
+    while os.getppid() == first and (first == parent or _exists(parent)):
+        time.sleep(every)
+    os._exit(1)
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True
 
 
 def transformed() -> bool:
