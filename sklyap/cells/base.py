@@ -193,6 +193,9 @@ class RecurrentCell(nn.Module, abc.ABC):
     n_noise: int = 0
     trust: Collection[str] = ()
     _probed = False  # whether a step from outside this package was looked at
+    _first_call: tuple[Tensor, Tensor | None, Tensor] | None = (
+        None  # a state, an input and the next state, as seen then
+    )
 
     @property
     def n_starts(self) -> int:

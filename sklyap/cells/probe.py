@@ -19,27 +19,23 @@ from torch import Tensor
 
 from sklyap.cells.advice import advice
 from sklyap.cells.base import RecurrentCell
+from sklyap.cells.differences import size_of, wrong_derivative
 from sklyap.cells.rows import RowsCell
 from sklyap.cells.stacked import StackedCell
 from sklyap.exceptions import DivergedError, StepError
 from sklyap.runtime import kept_rng
 
-__all__ = ["probe"]
+__all__ = ["is_known", "probe", "probe_end"]
 
 _N_SEQUENCES, _N_STEPS = 3, 3
 """How many sequences, and how many of their first steps, give the states on which a step is looked at; later ones are
 those of steps 4, 8, 16, …"""
-_LAST_STEP, _LAST_SOLVED = 1024, 64
-"""Up to which step a trajectory is followed to look at later states; the second for a step that is solved for."""
+_LAST_STEP = 64
+"""Up to which step a trajectory is followed to look at later states. What a run ends in is looked at, too."""
 _N_ALONE = 18
 """How many states are run one by one."""
 _NEARBY = 0.01
 """Relative distance of further states from these."""
-_DERIVATIVE_RTOL = {torch.float64: 1e-5, torch.float32: 1e-2}
-_SETTLED = 0.1
-"""Maximum relative difference of difference quotients over two distances that are held for a derivative."""
-_SMOOTH_RTOL = 1e-9
-"""Relative error of a derivative in float64 that extrapolated differences can tell of a smooth step."""
 
 
 def probe(cell: RecurrentCell, s: Tensor, x: Tensor | int) -> None:
@@ -68,7 +64,7 @@ def probe(cell: RecurrentCell, s: Tensor, x: Tensor | int) -> None:
         return
     with kept_rng(), torch.no_grad():  # the state of random generators is the process's own
         like = _like(cell, s)
-        n_steps = min(x if isinstance(x, int) else x.shape[1], max(map(_last_step, layers)) + 1)
+        n_steps = min(x if isinstance(x, int) else x.shape[1], _LAST_STEP + 1)
         s, x = s[:_N_SEQUENCES].to(like), n_steps if isinstance(x, int) else x[:_N_SEQUENCES, :n_steps].to(like)
         for layer, part in zip(layers, s.split([layer.state_size for layer in layers], -1), strict=True):
             if not _is_known(layer):
@@ -78,13 +74,43 @@ def probe(cell: RecurrentCell, s: Tensor, x: Tensor | int) -> None:
                 x = layer.output(layer.trajectory(part, x)[1:]).transpose(0, 1)
 
 
-def _last_step(cell: RecurrentCell) -> int:
-    return _LAST_SOLVED if getattr(cell, "resolution", 0.0) else _LAST_STEP
+def probe_end(cell: RecurrentCell, s: Tensor, x: Tensor | None) -> None:
+    """Raise if a step from outside this package is not, where a run has ended, what it was at the start.
+
+    Parameters
+    ----------
+    cell : RecurrentCell
+    s : Tensor of shape (n_sequences, state_size)
+        The last states.
+    x : Tensor of shape (n_sequences, n_inputs) or None
+        The last inputs.
+
+    Raises
+    ------
+    StepError
+        As :func:`probe`.
+    """
+    if is_known(cell):
+        return
+    with kept_rng(), torch.no_grad():
+        like = _like(cell, s)
+        for layer in list(cell.cells) if isinstance(cell, StackedCell) else [cell]:
+            _Look(layer).at_first_call()
+        _Look(cell).at_end(s[:_N_SEQUENCES].to(like), None if x is None else x[:_N_SEQUENCES].to(like))
+
+
+def is_known(cell: RecurrentCell) -> bool:
+    """Tell whether a cell, with all its layers, is of this package: its steps need no look."""
+    layers = list(cell.cells) if isinstance(cell, StackedCell) else [cell]
+    return all(_is_ours(layer) for layer in layers)
+
+
+def _is_ours(cell: RecurrentCell) -> bool:
+    return type(cell).__module__.partition(".")[0] == "sklyap" and not isinstance(cell, RowsCell)
 
 
 def _is_known(cell: RecurrentCell) -> bool:
-    ours = type(cell).__module__.partition(".")[0] == "sklyap" and not isinstance(cell, RowsCell)
-    return ours or cell._probed
+    return _is_ours(cell) or cell._probed
 
 
 def _like(cell: RecurrentCell, s: Tensor) -> Tensor:
@@ -118,10 +144,22 @@ class _Look:
             first = self._step(s, inputs)
             rows = self._along(s, x)
             self._check_same(first, self._step(s, inputs), drawn)
+            self.cell._first_call = (s, inputs, first)
             rows = self._near(*rows)
             self._check_rows(*rows)
             self._check_branches(*rows)
             self._check_derivative(*rows)
+
+    def at_end(self, s: Tensor, x: Tensor | None) -> None:
+        with _random_state_kept():
+            self._check_derivative(*self._near(s, x))
+
+    def at_first_call(self) -> None:
+        """Check that the step still returns what it returned at first."""
+        if self.cell._first_call is not None:
+            s, x, first = self.cell._first_call
+            with _random_state_kept() as drawn:
+                self._check_same(first, self._step(s, x), drawn)
 
     def _fail(self, wanted: str, got: str) -> None:
         raise StepError(f"{self.subject} must {wanted} Got {got}")
@@ -191,7 +229,7 @@ class _Look:
             if t < _N_STEPS or t & (t - 1) == 0:
                 states.append(s)
                 inputs.append(x_t)
-            if t >= _last_step(self.cell):
+            if t >= _LAST_STEP:
                 break
             s = self._step(s, x_t)
             if not bool(torch.isfinite(s).all()):
@@ -202,7 +240,7 @@ class _Look:
         """Return states and as many near them, if the step is defined there."""
         generator = torch.Generator().manual_seed(0)
         noise = torch.randn(s.shape, generator=generator, dtype=torch.float64).to(s)
-        near = s + _NEARBY * _size(s) * noise
+        near = s + _NEARBY * size_of(s) * noise
         try:
             fine = torch.isfinite(self._step(near, x)).all(-1)
         except Exception:  # of a state with a domain, integers or probabilities say
@@ -261,7 +299,7 @@ class _Look:
             raise StepError(advice(self.cell, self.subject, self._step, s, x, error, derivative=True)) from error
         if "derivative" in self.cell.trust:
             return
-        wrong = self._derivative_errors(s, x, v, along)
+        wrong = wrong_derivative(self._step, s, x, v, along, resolution=getattr(self.cell, "resolution", 0.0))
         if wrong is not None:
             row, entry, by_differences = wrong
             self._fail(
@@ -271,55 +309,6 @@ class _Look:
                 "rounding with straight-through or surrogate gradients, or a linearization of its own that is wrong. "
                 "For the exponents of a surrogate, pass trust='derivative'.",
             )
-
-    def _derivative_errors(
-        self, s: Tensor, x: Tensor | None, v: Tensor, along: Tensor
-    ) -> tuple[int, int, float] | None:
-        """Return a row, an entry and its difference quotient where the derivative `along` v is certainly wrong."""
-        f, eps = self._step(s, x), torch.finfo(s.dtype).eps
-        found = []
-        for h in (eps ** (1 / 3), 30 * eps ** (1 / 3)):
-            try:
-                found.append((h * _size(s), *self._one_sided(s, x, v, f, h * _size(s))))
-            except Exception:  # of a state with a domain
-                return None
-        settled = _settled(*((ahead + behind) / 2 for _, ahead, behind in found))
-        for h_s, ahead, behind in found:
-            central = (ahead + behind) / 2
-            # Kinks, jumps, curvature and coarse arithmetic inside the step show as a difference between both sides.
-            between = (ahead - behind).abs().amax(-1)
-            slack = (
-                _DERIVATIVE_RTOL[s.dtype] * torch.maximum(central.abs().amax(-1), along.abs().amax(-1))
-                + 10 * torch.maximum(between, between.median())
-                + 100 * eps * f.abs().amax(-1) / h_s.squeeze(-1)
-            )
-            wrong = _largest_error(along, central, settled, slack)
-            if wrong is not None:
-                return wrong
-        return self._finer_errors(s, x, v, along, f) if s.dtype == torch.float64 else None
-
-    def _one_sided(self, s: Tensor, x: Tensor | None, v: Tensor, f: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        return (self._step(s + h * v, x) - f) / h, (f - self._step(s - h * v, x)) / h
-
-    def _finer_errors(
-        self, s: Tensor, x: Tensor | None, v: Tensor, along: Tensor, f: Tensor
-    ) -> tuple[int, int, float] | None:
-        """Return the same by Richardson's extrapolation, which tells the last digits where the step is smooth."""
-        eps = torch.finfo(s.dtype).eps
-        h = eps**0.2 * _size(s)
-        try:
-            sides = [self._one_sided(s, x, v, f, part) for part in (h, h / 2, h / 4)]
-        except Exception:  # of a state with a domain
-            return None
-        central, between = [(a + b) / 2 for a, b in sides], [a - b for a, b in sides]
-        coarse, fine = (4 * central[1] - central[0]) / 3, (4 * central[2] - central[1]) / 3
-        # Differences between both sides fall with h but for a kink, which is what is left of them.
-        kink = (2 * between[1] - between[0]).abs() + (2 * between[2] - between[1]).abs()
-        doubt = torch.maximum((fine - coarse).abs(), kink).amax(-1)
-        noise = 1e3 * (eps + getattr(self.cell, "resolution", 0.0)) * f.abs().amax(-1) / h.squeeze(-1)
-        scale = torch.maximum(fine.abs().amax(-1), along.abs().amax(-1))
-        slack = _SMOOTH_RTOL * scale + 10 * torch.maximum(doubt, doubt.nanmedian()) + noise
-        return _largest_error(along, fine, _settled(coarse, fine), slack)
 
     def _check_weights(self) -> None:
         """Check that the step has left weights and buffers alone."""
@@ -364,29 +353,6 @@ def _numpy_state() -> tuple[Any, ...]:
     state = np.random.get_state(legacy=True)
     assert isinstance(state, tuple)
     return state
-
-
-def _size(s: Tensor) -> Tensor:
-    """Return the size (n, 1) of states, one for zero."""
-    size = s.abs().amax(-1, keepdim=True)
-    return torch.where(size > 0, size, 1.0)
-
-
-def _settled(coarse: Tensor, fine: Tensor) -> Tensor:
-    """Tell for which rows difference quotients over two distances are about the same, as those of a derivative are."""
-    size = torch.maximum(coarse.abs().amax(-1), fine.abs().amax(-1))
-    return (coarse - fine).abs().amax(-1) <= _SETTLED * size
-
-
-def _largest_error(along: Tensor, quotients: Tensor, settled: Tensor, slack: Tensor) -> tuple[int, int, float] | None:
-    """Return a row, an entry and its difference quotient where these are beyond `slack` from the derivative."""
-    error = (along - quotients).abs()
-    wrong = settled & (error.amax(-1) > slack)  # NaN, outside the domain of the step, is not larger
-    if not bool(wrong.any()):
-        return None
-    row = int(wrong.nonzero()[0])
-    entry = int(error[row].argmax())
-    return row, entry, float(quotients[row, entry])
 
 
 def _identical(a: Tensor, b: Tensor) -> bool:

@@ -12,7 +12,7 @@ from sklyap.cells import RecurrentCell
 from sklyap.cells.drive import Drive
 from sklyap.lyapunov.growth import GrowthRecord
 
-__all__ = ["RunEnd"]
+__all__ = ["RunEnd", "last_inputs"]
 
 _SAME_STEP = 1e-3
 """Maximum relative difference between two computations of one step for the networks to count as the same; float32 on
@@ -48,9 +48,8 @@ class RunEnd:
         """Return the end of a run along `drive`, None where `record` has kept none."""
         if record.s is None or record.Q is None:
             return None
-        x = None
-        if drive.inputs is not None:
-            x = np.stack([drive.inputs[i][-1].cpu().numpy() for i in record.indices])
+        last = last_inputs(drive, record)
+        x = None if last is None else last.cpu().numpy()
         probe = _one_step(cell, record.s, x)
         return cls(replace(record, s=None, Q=None), record.s, record.Q, x, probe)
 
@@ -87,6 +86,11 @@ class RunEnd:
     def states(self, dtype: torch.dtype, device: torch.device) -> Tensor:
         """Return the last states as a tensor."""
         return torch.as_tensor(self.s).to(dtype=dtype, device=device)
+
+
+def last_inputs(drive: Drive, record: GrowthRecord) -> Tensor | None:
+    """Return the last inputs (n_sequences, n_inputs) of the sequences of a record, None for an autonomous run."""
+    return None if drive.inputs is None else torch.stack([drive.inputs[i][-1] for i in record.indices])
 
 
 def _one_step(cell: RecurrentCell, s: np.ndarray, x: np.ndarray | None) -> np.ndarray:

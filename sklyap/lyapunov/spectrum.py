@@ -11,9 +11,10 @@ import torch
 
 from sklyap.cells.conversion import opened
 from sklyap.cells.drive import Drive
+from sklyap.cells.probe import is_known, probe_end
 from sklyap.lyapunov.growth import time_bins
 from sklyap.lyapunov.result import LyapunovResult, summarise, time_step_of, warn_about
-from sklyap.lyapunov.resumption import RunEnd
+from sklyap.lyapunov.resumption import RunEnd, last_inputs
 from sklyap.lyapunov.run import Run
 from sklyap.lyapunov.until import run_longer, run_more_sequences, stops_in_time
 from sklyap.runtime import outside_inference_mode
@@ -174,7 +175,7 @@ def lyapunov_spectrum(
     interval = 1 if (return_local or return_basis) and qr_interval == "auto" else qr_interval
     run = Run(
         cell, k, N, dtype, device, seed, interval, orthonormalizer, state, keep_local=return_local,
-        keep_basis=return_basis, keep_ends=resumable, batch_size=batch_size, progress=progress,
+        keep_basis=return_basis, keep_ends=resumable or not is_known(cell), batch_size=batch_size, progress=progress,
     )  # fmt: skip
     before = None if end is None else end.record
     if tolerance is not None and stops_in_time(drive):
@@ -188,6 +189,8 @@ def lyapunov_spectrum(
         else:
             record = run.record(drive, bins, Q=Q)
         record = record if before is None else before.then(record)
+    if not is_known(cell) and record.s is not None:
+        probe_end(cell, torch.as_tensor(record.s), last_inputs(drive, record))
     result = summarise(
         record, skipped if resume is None else resume.warmup + skipped, interval, k == N,
         end=RunEnd.of(cell, drive, record) if resumable else None,

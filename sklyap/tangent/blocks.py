@@ -23,6 +23,7 @@ from sklyap.orthonormalize import factor_for_growth, log_spread, orthonormalize,
 from sklyap.tangent.interval import BlockVerdict, IntervalController
 from sklyap.tangent.jacobians import FoldedJacobians
 from sklyap.tangent.resolution import all_resolved, resolution
+from sklyap.tangent.small import is_small, small_growth
 
 __all__ = [
     "Factoring",
@@ -40,6 +41,8 @@ _GRADED_SPREAD = 20.0
 _CHECK_EACH_ENTRIES = 2**15
 """Minimum entries of the basis (all sequences) for checking each block as soon as it is factored: reading a number is
 then cheap beside the block, and repeating a block is not. Smaller ones are checked a chunk at a time."""
+_FEWEST_SMALL_BLOCKS = 2
+"""Minimum blocks of a small system to run on Python's numbers."""
 
 
 @dataclass(frozen=True)
@@ -301,11 +304,11 @@ def check_finite(values: Tensor, what: str, offset: int, hint: str = "") -> None
 
 @dataclass(frozen=True)
 class _Unchecked:
-    """A block that has run but has not been looked at: its steps, |diag R| and the largest entry of Z or R."""
+    """Blocks that have run but have not been looked at: their steps, |diag R| and the largest entry of Z or R."""
 
-    steps: range
-    diagonal: Tensor  # (n, k)
-    peak: Tensor  # (n,)
+    steps: list[range]
+    diagonal: Tensor  # (n_blocks, n, k)
+    peak: Tensor  # (n_blocks, n)
 
 
 def _checks_each(Q: Tensor) -> bool:
@@ -325,19 +328,26 @@ def _fast_blocks(
 
     Of the blocks that are checked together, only the last has its basis.
     """
-    each = _checks_each(Q)
+    each, small = _checks_each(Q), is_small(Q)
     unchecked: list[_Unchecked] = []
     t = steps.start
     while t < steps.stop:
         span = range(t, min(t + controller.length, steps.stop))
-        Z, before, t = along.push(Q, span), Q, span.stop
-        crosses = bisect(exact, span.start) < bisect(exact, t)
-        Q, diagonal, peak = factor_for_growth(Z, factoring.orthonormalizer, exact=crosses)
-        unchecked.append(_Unchecked(span, diagonal, peak))
+        several = _small_blocks(along, Q, span, _next_edge(exact, t, steps.stop)) if small else None
+        if several is not None:
+            Q, blocks = several
+            t = blocks.steps[-1].stop
+            unchecked.append(blocks)
+        else:
+            Z, before, t = along.push(Q, span), Q, span.stop
+            crosses = bisect(exact, span.start) < bisect(exact, t)
+            Q, diagonal, peak = factor_for_growth(Z, factoring.orthonormalizer, exact=crosses)
+            unchecked.append(_Unchecked([span], diagonal.unsqueeze(0), peak.unsqueeze(0)))
         if not each and t < steps.stop:
             continue
+        spans = [block for blocks in unchecked for block in blocks.steps]
         log_growth, spreads, growth = _measure(unchecked)
-        worst, longest = max(spreads), max(len(block.steps) for block in unchecked)
+        worst, longest = max(spreads), max(map(len, spans))
         if longest > 1:
             safe = worst < factoring.graded_spread or controller.fixed
         else:
@@ -346,16 +356,37 @@ def _fast_blocks(
             )
         if not (safe and math.isfinite(growth) and _accepts(controller, longest, worst, growth)):
             return
-        bases = [None] * (len(unchecked) - 1) + [Q]
-        for block, rates, spread, basis in zip(unchecked, log_growth, spreads, bases, strict=True):
-            yield GrowthBlock(block.steps.start, block.steps.stop, rates, spread, basis)
+        bases = [None] * (len(spans) - 1) + [Q]
+        for block, rates, spread, basis in zip(spans, log_growth.unbind(0), spreads, bases, strict=True):
+            yield GrowthBlock(block.start, block.stop, rates, spread, basis)
         unchecked = []
+
+
+def _next_edge(exact: Sequence[int], t: int, stop: int) -> int:
+    """Return the first step after `t` at which growth must be exact, or `stop`."""
+    i = bisect(exact, t)
+    return min(exact[i], stop) if i < len(exact) else stop
+
+
+def _small_blocks(along: FoldedJacobians, Q: Tensor, first: range, edge: int) -> tuple[Tensor, _Unchecked] | None:
+    """Run blocks as long as the first that end before `edge`, of a small system; None if there are no two of them."""
+    length = len(first)
+    n_blocks = (edge - 1 - first.start) // length
+    if n_blocks < _FEWEST_SMALL_BLOCKS:
+        return None
+    products = along.products(first.start, length, n_blocks)
+    found = small_growth(products, Q) if len(products) else None
+    if found is None:
+        return None
+    Q, diagonal, peak = found
+    starts = range(first.start, first.start + len(products) * length, length)
+    return Q, _Unchecked([range(t, t + length) for t in starts], diagonal, peak)
 
 
 def _measure(unchecked: list[_Unchecked]) -> tuple[Tensor, list[float], float]:
     """Return growth (n_blocks, n, k), the log spread of each block, and the largest growth or contraction."""
-    log_growth = torch.stack([block.diagonal for block in unchecked]).log()
-    spreads = (torch.stack([block.peak for block in unchecked]).log() - log_growth.amin(-1)).amax(-1)
+    log_growth = torch.cat([blocks.diagonal for blocks in unchecked]).log()
+    spreads = (torch.cat([blocks.peak for blocks in unchecked]).log() - log_growth.amin(-1)).amax(-1)
     # One transfer from the device for all numbers.
     growth, *numbers = torch.cat([log_growth.abs().amax()[None], spreads]).tolist()
     return log_growth, numbers, growth

@@ -11,12 +11,13 @@ import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from sklyap.cells import Linearization, RecurrentCell
+from sklyap.cells.scalar import scalar_trajectory
 from sklyap.orthonormalize import METHODS, factor_for_growth, log_range
 from sklyap.tangent.blocks import Factoring, GrowthBlock, OutOfDigits, QRBlock, check_finite, growth_blocks, qr_blocks
 from sklyap.tangent.interval import PLANNED_SHARE, IntervalController
@@ -25,11 +26,12 @@ from sklyap.validation import check_choice, check_int
 
 __all__ = ["check_settings", "growth_iteration", "qr_iteration", "spread_budget", "tangent_size"]
 
-_FIRST_CHUNK = 8
-"""Steps of the first chunk, which often shows that blocks have to be planned anew; later chunks are twice as long."""
+_FIRST_CHUNK, _CHUNK_GROWTH = 8, 4
+"""Steps of the first chunk, which often shows that blocks have to be planned anew, and how much longer than the last
+each later one is."""
 _CHUNK_STEPS = 64
 """Maximum steps of a chunk of a large system, which bounds memory."""
-_LONGEST_CHUNK = 1024
+_LONGEST_CHUNK = 2**13
 """Maximum steps of any chunk."""
 _CHUNK_ENTRIES = 2**16
 """Minimum entries of a chunk's Jacobians for its calls to cost little beside its work: small systems have longer chunks
@@ -37,6 +39,8 @@ than `_CHUNK_STEPS`."""
 _UNRESOLVED_SPREAD = 9.0
 """Maximum log spread of a single step in float32 on a GPU; above it less than three digits of the smallest growth are
 left."""
+_WORTH_WRITING = 256
+"""Minimum steps of a small autonomous system for its step to be written out on Python's numbers."""
 Block = TypeVar("Block", QRBlock, GrowthBlock)
 
 
@@ -112,7 +116,8 @@ def qr_iteration(
     def blocks(along: FoldedJacobians, Q: Tensor) -> Iterator[QRBlock]:
         return qr_blocks(along, Q, along.steps, factoring, controller)
 
-    yield from _carried(course, course.start(s, Q), breakpoints, controller, blocks)
+    position = course.start(s, Q)
+    yield from _carried(course.on_numbers(position.s), position, breakpoints, controller, blocks)
 
 
 def growth_iteration(
@@ -166,6 +171,7 @@ def growth_iteration(
         return _carried(course, start, breakpoints, controller, blocks, until)
 
     position = course.start(s, Q)
+    course = course.on_numbers(position.s)
     wide = course.in_float64(position) if limit < math.inf else None
     if wide is not None:
         block = next(carried(*wide, until=1))
@@ -237,11 +243,20 @@ class _Course:
     lengths: Sequence[int]
     n_steps: int
     state: str
+    advance: Callable[[Tensor, Any], Tensor]
 
     @classmethod
     def of(cls, cell: RecurrentCell, x: Tensor | int, lengths: Sequence[int] | None, Q: Tensor, state: str) -> _Course:
         inputs, n_steps = (None, x) if isinstance(x, int) else (x, x.shape[1])
-        return cls(cell, inputs, [n_steps] * Q.shape[0] if lengths is None else lengths, n_steps, state)
+        lengths = [n_steps] * Q.shape[0] if lengths is None else lengths
+        return cls(cell, inputs, lengths, n_steps, state, cell.trajectory)
+
+    def on_numbers(self, s: Tensor) -> _Course:
+        """Return the course with the trajectory on Python's numbers, where that is faster."""
+        fast = None
+        if self.inputs is None and self.n_steps >= _WORTH_WRITING and not torch.is_grad_enabled():
+            fast = scalar_trajectory(self.cell, s)
+        return self if fast is None else replace(self, advance=fast)
 
     def start(self, s: Tensor | None, Q: Tensor) -> _Position:
         return _Position(0, self.cell.initial_state(Q.shape[0]) if s is None else s, Q)
@@ -257,7 +272,7 @@ class _Course:
         """Return the states from `position` to step `end`, and the Jacobians along them."""
         start, s, Q = position.step, position.s, position.Q
         x = None if self.inputs is None else self.inputs[: len(s), start:end]
-        states = self.cell.trajectory(s, end - start if x is None else x)
+        states = self.advance(s, end - start if x is None else x)
         check_finite(states, "state", start)
         return states, FoldedJacobians(self._linearize(states[:-1], x), range(start, end), Q)
 
@@ -277,7 +292,9 @@ class _Course:
             computes = False
         if not computes:
             return None
-        return replace(self, cell=wide, inputs=inputs), replace(position, s=s, Q=position.Q.double())
+        return replace(self, cell=wide, inputs=inputs, advance=wide.trajectory), replace(
+            position, s=s, Q=position.Q.double()
+        )
 
 
 def _carried(
@@ -305,5 +322,5 @@ def _carried(
                     done, Q = block.stop, Q if block.Q is None else block.Q
             except OutOfDigits:
                 return replace(position, step=done, s=states[done - start], Q=Q)
-            position = _Position(done, states[-1], Q, min(2 * position.chunk_steps, longest))
+            position = _Position(done, states[-1], Q, min(_CHUNK_GROWTH * position.chunk_steps, longest))
     return position

@@ -38,7 +38,8 @@ class FoldedJacobians:
         self._width = max(1, (_FOLDED_BYTES_GPU if Q.is_cuda else _FOLDED_BYTES) // (n * N * N * Q.element_size()))
         self._folded = range(0)
         self._part = linearization
-        self._products: dict[range, Tensor] = {}
+        self._products = Q.new_empty(0)
+        self._multiplied = range(0)
 
     def __getitem__(self, t: int) -> Linearization:
         """Return the derivative of step `t`."""
@@ -49,22 +50,31 @@ class FoldedJacobians:
         """Carry the basis Q (n_sequences, N, k) over `steps`."""
         self._fold(steps.start)
         if self._multiplies and len(steps) > 1 and steps.stop <= self._folded.stop:
-            if steps not in self._products:
-                self._multiply(steps)
-            return self._products[steps] @ Q
+            return self.products(steps.start, len(steps), 1)[0] @ Q
         for t in steps:
             Q = self[t].push(Q)
         return Q
 
-    def _multiply(self, steps: range) -> None:
-        """Multiply the Jacobians of `steps`, and of all blocks of the same length that follow in the folded part."""
-        length, J = len(steps), self._part.dense()[steps.start - self._folded.start :]
-        blocks = J[: len(J) // length * length].unflatten(0, (-1, length))
+    def products(self, start: int, length: int, n_blocks: int) -> Tensor:
+        """Return the products (n_blocks, n_sequences, N, N) of the Jacobians over blocks of one length.
+
+        They are fewer where the part that is folded with step `start` ends before. The products of all blocks of the
+        part are made at once.
+        """
+        self._fold(start)
+        if start not in self._multiplied or self._multiplied.step != length:
+            self._multiply(start, length)
+        first = (start - self._multiplied.start) // length
+        return self._products[first : first + n_blocks]
+
+    def _multiply(self, start: int, length: int) -> None:
+        J = self._part.dense()[start - self._folded.start :]
+        n_blocks = len(J) // length
+        blocks = J[: n_blocks * length].unflatten(0, (n_blocks, length))
         products = blocks[:, 0]
         for i in range(1, length):
             products = blocks[:, i] @ products
-        starts = range(steps.start, self._folded.stop, length)
-        self._products = {range(t, t + length): P for t, P in zip(starts, products.unbind(0), strict=False)}
+        self._products, self._multiplied = products, range(start, start + n_blocks * length, length)
 
     def _fold(self, t: int) -> None:
         if t not in self._folded:
@@ -72,4 +82,4 @@ class FoldedJacobians:
             first = self.steps.start
             part = self._linearization[t - first : self._folded.stop - first]
             self._part = part.fold(self._k, inputs=False)
-            self._products = {}
+            self._multiplied = range(0)
