@@ -28,7 +28,7 @@ METHODS = ("auto", "householder", "cholesky")
 
 _GRAM_SCHMIDT_COLUMNS, _GRAM_SCHMIDT_NUMBERS = 96, 384
 """Minimum columns, of one matrix and of the whole batch, for block Gram-Schmidt to be faster than Householder."""
-_ELIMINATE_COLUMNS, _ELIMINATE_NUMBERS = 24, 96
+_ELIMINATE_COLUMNS, _ELIMINATE_NUMBERS = 24, 48
 """Minimum columns, of one matrix and of the whole batch, for elimination to be faster than a QR."""
 _PEAK_NUMBERS = 2**14
 """Minimum entries for two reductions to be cheaper than a copy of moduli and one."""

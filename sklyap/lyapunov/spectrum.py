@@ -14,7 +14,7 @@ from sklyap.cells.drive import Drive
 from sklyap.cells.probe import is_known, probe_end
 from sklyap.lyapunov.growth import time_bins
 from sklyap.lyapunov.result import LyapunovResult, summarise, time_step_of, warn_about
-from sklyap.lyapunov.resumption import RunEnd, last_inputs
+from sklyap.lyapunov.resumption import RunEnd, digest_of_weights, last_inputs
 from sklyap.lyapunov.run import Run
 from sklyap.lyapunov.until import run_longer, run_more_sequences, stops_in_time
 from sklyap.runtime import outside_inference_mode
@@ -161,13 +161,14 @@ def lyapunov_spectrum(
     if batch_size is not None:
         check_int(batch_size, "batch_size", low=1)
     _check_combination(drive, tolerance, end, return_local, return_basis)
+    weights = digest_of_weights(cell) if resumable or end is not None else ""
     # A run in float32 may have ended in float64.
     dtype = asked if end is None else torch.promote_types(asked, torch.as_tensor(end.Q).dtype)
     cell, drive, Q = cell.to(device=device, dtype=dtype), drive.to(dtype, device), None
     if end is not None:
         if drive.inputs is None:
             drive = replace(drive, lengths=drive.lengths[:1] * len(end.s))
-        end.check_continues(cell, k, N, drive.n_sequences)
+        end.check_continues(cell, k, N, drive, weights)
         drive, Q = replace(drive, starts=end.states(dtype, device)), end.bases(dtype, device)
     no_transient = end is not None and warmup == "auto"
     skipped = 0 if no_transient else drive.transient_steps(warmup)
@@ -193,7 +194,7 @@ def lyapunov_spectrum(
         probe_end(cell, torch.as_tensor(record.s), last_inputs(drive, record))
     result = summarise(
         record, skipped if resume is None else resume.warmup + skipped, interval, k == N,
-        end=RunEnd.of(cell, drive, record) if resumable else None,
+        end=RunEnd.of(cell, drive, record, weights, end) if resumable else None,
         tolerance=tolerance, time_step=time_step_of(cell), eps=torch.finfo(asked).eps,
     )  # fmt: skip
     warn_about(result, explicit=qr_interval != "auto", budget=spread_budget(dtype))

@@ -110,6 +110,47 @@ def test_a_changed_step_function_is_another_network():
         lyapunov_spectrum(cell(3.8), 500, resume=first)
 
 
+@pytest.mark.parametrize("name", ["weight_hh_l0", "weight_ih_l0", "bias_ih_l0"])
+def test_a_network_that_was_trained_on_is_another(name):
+    layer, X = network("gru"), inputs(3, 60)
+    first = quiet(layer, X[:, :30])
+    with torch.no_grad():
+        getattr(layer, name)[0] += 1e-9
+    with pytest.raises(ValueError, match=r"result of the same network\. Got one of another: its weights differ"):
+        lyapunov_spectrum(layer, X[:, 30:], resume=first)
+
+
+def test_another_encoder_is_another_network():
+    net, X = torch.nn.Sequential(torch.nn.Linear(3, 3), network("gru")).double(), inputs(3, 60)
+    first = quiet(net, X[:, :30])
+    quiet(net, X[:, 30:], resume=first)
+    with torch.no_grad():
+        net[0].weight[0, 0] += 1e-6
+    with pytest.raises(ValueError, match="its weights differ"):
+        lyapunov_spectrum(net, X[:, 30:], resume=first)
+
+
+def test_a_constant_of_a_step_that_moved_a_little():
+    def cell(rate):
+        return FunctionCell(lambda s, x: rate * s * (1 - s), 1, initial_state=[0.3])
+
+    first = lyapunov_spectrum(cell(3.9), 500)
+    with pytest.raises(ValueError, match="takes another step than that one did"):
+        lyapunov_spectrum(cell(3.9 + 1e-6), 500, resume=first)
+
+
+def test_steps_that_were_seen_are_refused():
+    layer, X = network("gru"), inputs(3, 90)
+    first = quiet(layer, X[:, :30])
+    second = quiet(layer, X[:, 30:60], resume=first)
+    for result, again, i in ((first, X[:, :30], 0), (first, X, 0), (second, X[:, 30:60], 0), (second, X[:, :60], 0)):
+        with pytest.raises(ValueError, match=f"number {i}, steps that it has seen"):
+            lyapunov_spectrum(layer, again, resume=result)
+    quiet(layer, X[:, 60:], resume=second)
+    constant = torch.ones(3, 30, 3, dtype=torch.float64)
+    quiet(layer, constant, resume=quiet(layer, constant))
+
+
 def test_results_without_an_end_say_so():
     layer, X = network("gru"), inputs(3, 60)
     light = quiet(layer, X, resumable=False)
