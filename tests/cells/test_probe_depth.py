@@ -8,6 +8,8 @@ from sklyap import lyapunov_spectrum
 from sklyap.cells import FlowCell, FunctionCell
 from sklyap.exceptions import StepError
 
+# Whether exponents have settled does not matter here.
+pytestmark = pytest.mark.filterwarnings("ignore::sklyap.exceptions.SklyapWarning")
 N = 4
 
 

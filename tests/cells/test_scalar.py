@@ -9,6 +9,9 @@ from sklyap.cells import FlowCell, FunctionCell
 from sklyap.cells.scalar import scalar_trajectory
 from sklyap.datasets import systems
 
+# Whether exponents have settled does not matter here.
+pytestmark = pytest.mark.filterwarnings("ignore::sklyap.exceptions.ConvergenceWarning")
+
 SYSTEMS = {
     "henon": lambda: systems.henon().cell,
     "ikeda": lambda: systems.ikeda().cell,

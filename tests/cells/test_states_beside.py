@@ -10,6 +10,9 @@ from sklyap.gradients import loss_gradient
 from tests.cells.dense import dense_jacobians, found_jacobians
 from tests.cells.networks import WIDTH, H, N, T, Wrapper, draw, gru, loop, whole
 
+# Whether exponents have settled does not matter here.
+pytestmark = pytest.mark.filterwarnings("ignore::sklyap.exceptions.SklyapWarning")
+
 
 @pytest.fixture
 def x():
