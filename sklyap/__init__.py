@@ -7,7 +7,7 @@ from sklyap.comparison import compare_loss_predictors, loss_predictor
 from sklyap.covariant import covariant_lyapunov_vectors
 from sklyap.gradients import gradient_from_qr, loss_gradient
 from sklyap.lyapunov import LyapunovResult, finite_time_exponents, lyapunov_spectrum
-from sklyap.networks import NetworkTransformer, RNNClassifier, RNNRegressor
+from sklyap.networks import ESNRegressor, NetworkTransformer, RNNClassifier, RNNRegressor
 from sklyap.population import HistoryFeatures, HyperparameterFeatures, NetworkPopulation, train_population
 from sklyap.report import __version__, show_versions
 from sklyap.search import LyapunovHalvingSearch, replay_search
@@ -16,6 +16,7 @@ from sklyap.spectrum import LyapunovSpectrumTransformer
 from sklyap.statistics import SpectrumStatistics, spectrum_distance, spectrum_loss_correlation
 
 __all__ = [
+    "ESNRegressor",
     "FlowCell",
     "FunctionCell",
     "GradientAlignmentAnalyzer",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from itertools import chain
 
 import numpy as np
 import torch
@@ -121,13 +120,15 @@ def digest_of_weights(cell: RecurrentCell) -> str:
     """Return a digest of all weights of a cell and of the network around it."""
     around = cell.encoder.module if isinstance(cell.encoder, LayerInput) else None
     modules = [cell] if around is None else [cell, around]
-    return _digest(tensor for module in modules for tensor in chain(module.parameters(), module.buffers()))
+    return _digest(
+        tensor for module in modules for tensor in module.state_dict().values() if isinstance(tensor, Tensor)
+    )
 
 
 def _digest(tensors: Iterable[Tensor]) -> str:
     found = hashlib.sha1(usedforsecurity=False)
     for tensor in tensors:
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        flat = tensor.detach().cpu().clone(memory_format=torch.contiguous_format).reshape(-1)
         found.update(str((tuple(tensor.shape), tensor.dtype)).encode())
         found.update(flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b"")
     return found.hexdigest()
