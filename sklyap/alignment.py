@@ -17,7 +17,7 @@ __all__ = ["AlignmentResult", "GradientAlignmentAnalyzer"]
 
 _SETTINGS = (
     "n_directions", "n_singular", "state", "loss", "weight", "orthonormalizer", "checkpoint", "batch_size", "layer",
-    "dtype", "device", "random_state",
+    "forward_kwargs", "dtype", "device", "random_state",
 )  # fmt: skip
 _FOR_ANALYSIS = ("prefixes", "rank", "covariant", "n_baseline")
 
@@ -54,7 +54,7 @@ class GradientAlignmentAnalyzer(NetworkTransformer):
         Whether `analyze` compares covariant Lyapunov vectors too.
     n_baseline : int, default=100
         Random rotations behind the intervals of `analyze`; 0 for none.
-    orthonormalizer, checkpoint, batch_size, layer, dtype, device, random_state
+    orthonormalizer, checkpoint, batch_size, layer, forward_kwargs, dtype, device, random_state
         See :func:`~sklyap.gradients.loss_gradient`.
     n_jobs : int, optional
         How many networks to transform at once, each on one thread, through joblib.
@@ -127,6 +127,7 @@ class GradientAlignmentAnalyzer(NetworkTransformer):
         checkpoint="auto",
         batch_size=None,
         layer=None,
+        forward_kwargs=None,
         dtype="float64",
         device="auto",
         n_jobs=None,
@@ -149,6 +150,7 @@ class GradientAlignmentAnalyzer(NetworkTransformer):
         self.checkpoint = checkpoint
         self.batch_size = batch_size
         self.layer = layer
+        self.forward_kwargs = forward_kwargs
         self.dtype = dtype
         self.device = device
         self.n_jobs = n_jobs

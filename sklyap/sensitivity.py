@@ -7,7 +7,7 @@ changes in outputs and loss is compared for every k of a sweep at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -149,6 +149,7 @@ def input_sensitivity(
     state: str = "full",
     loss: str | Loss = "auto",
     layer: str | None = None,
+    forward_kwargs: Mapping[str, Any] | None = None,
     batch_size: int | None = None,
     dtype: str | torch.dtype = "float64",
     device: str | torch.device = "auto",
@@ -183,6 +184,9 @@ def input_sensitivity(
     loss : "auto", "cross_entropy", "mse", or callable, default="auto"
         See :func:`~sklyap.gradients.loss_gradient`.
     layer : str, optional
+    forward_kwargs : dict, optional
+        Further arguments of the network's `forward`. What has an entry for each sequence, along the first axis of a
+        list or an array (of arrays with layers first, a hidden state, along the second), goes with the sequence.
     batch_size : int, optional
         How many perturbed sequences to run at once; 512 by default.
     dtype : {"float64", "float32"}, default="float64"
@@ -224,7 +228,10 @@ def input_sensitivity(
     check_int(n_random, "n_random", low=1)
     check_real(scale, "scale", low=0.0)
     rows_at_once = _ROWS_AT_ONCE if batch_size is None else check_int(batch_size, "batch_size", low=1)
-    objective = Objective(network, sequences, targets, loss=loss, layer=layer, dtype=dtype, device=device)
+    objective = Objective(
+        network, sequences, targets, loss=loss, layer=layer, forward_kwargs=forward_kwargs, dtype=dtype, device=device
+    )
+    objective.check_one_length()
     n, T = objective.n_sequences, objective.n_steps
     ks = _check_steps(n_steps, T)
     generator = np.random.default_rng(np.random.SeedSequence((seed, n)))
@@ -329,7 +336,7 @@ def _effects(
         for rows, mask in _batches(masks, rows_at_once, objective.given.device):
             given = objective.given[rows]
             mask = mask.reshape(*mask.shape, *[1] * (given.ndim - 2))
-            answers = objective.respond(torch.where(mask, other[rows], given))
+            answers = objective.respond(torch.where(mask, other[rows], given), rows)
             output.append(torch.linalg.vector_norm((answers - clean[rows]).flatten(1), dim=1))
             loss.append(objective.losses(answers, rows.tolist()) - clean_losses[rows])
     return tuple(torch.cat(part).reshape(n, m).cpu().numpy() for part in (output, loss))  # type: ignore[return-value]

@@ -19,7 +19,7 @@ from sklyap.cells.probe import probe
 from sklyap.cells.rows import RowsCell
 from sklyap.validation import check_dense, check_int, check_sequences
 
-__all__ = ["Drive", "check_finite"]
+__all__ = ["Drive", "check_finite", "with_arguments"]
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Drive:
             )
         encoder = cell.encoder
         if forward_kwargs:
-            encoder = _with_arguments(encoder, forward_kwargs)
+            encoder = with_arguments(encoder, forward_kwargs)
         groups = grouped(sequences, lengths, detach=not attached)
         if forward_kwargs and len(groups) > 1:
             raise ValueError(
@@ -187,7 +187,7 @@ def _as_series(part: Tensor, cell: RecurrentCell) -> Tensor:
     return part.unsqueeze(0)
 
 
-def _with_arguments(encoder: Any, arguments: Mapping[str, Any]) -> LayerInput:
+def with_arguments(encoder: Any, arguments: Mapping[str, Any]) -> LayerInput:
     """Return an encoder that hands further arguments to the network, numbers in its dtype."""
     if not isinstance(encoder, LayerInput):
         raise ValueError(

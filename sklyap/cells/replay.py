@@ -42,7 +42,7 @@ class Replay:
         if isinstance(self._layer, nn.RNNCellBase):
             return states[:, 0].chunk(2, -1) if isinstance(self._layer, nn.LSTMCell) else states[:, 0]
         assert isinstance(self._layer, nn.RNNBase)
-        output, last = _torch_output(self._layer, states)
+        output, last = _torch_output(self._layer, states, _lengths(x) if isinstance(x, PackedSequence) else None)
         return (x._replace(data=_packed(output, x, self._layer)) if isinstance(x, PackedSequence) else output), last
 
     def check_finished(self) -> None:
@@ -61,16 +61,25 @@ def _n_steps(x: Tensor | PackedSequence, layer: nn.Module) -> int:
     return x.shape[0 if isinstance(layer, nn.RNNBase) and not layer.batch_first else 1]
 
 
+def _lengths(x: PackedSequence) -> Tensor:
+    """Return how many steps each sequence of a packed one has, in the order before packing."""
+    sizes = x.batch_sizes
+    lengths = (sizes.unsqueeze(0) > torch.arange(int(sizes[0])).unsqueeze(1)).sum(1)
+    return lengths if x.unsorted_indices is None else lengths[x.unsorted_indices.cpu()]
+
+
 def _packed(output: Tensor, like: PackedSequence, layer: nn.RNNBase) -> Tensor:
-    """Return the rows of outputs in the order of a packed sequence of one length."""
+    """Return the rows of outputs in the order of a packed sequence."""
     output = output.transpose(0, 1) if layer.batch_first else output
-    return (output if like.sorted_indices is None else output[:, like.sorted_indices]).flatten(0, 1)
+    output = output if like.sorted_indices is None else output[:, like.sorted_indices]
+    return torch.cat([output[t, :size] for t, size in enumerate(like.batch_sizes.tolist())])
 
 
-def _torch_output(layer: nn.RNNBase, states: Tensor) -> tuple[Tensor, Any]:
+def _torch_output(layer: nn.RNNBase, states: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Any]:
     """Return states as nn.RNN, nn.GRU and nn.LSTM return them: ``(output, h_n)`` or ``(output, (h_n, c_n))``."""
     widths = [layer.proj_size or layer.hidden_size, layer.hidden_size][: 2 if isinstance(layer, nn.LSTM) else 1]
     parts = states.unflatten(-1, (layer.num_layers, sum(widths))).split(widths, -1)  # each (n, t, layers, width)
     output = parts[0][:, :, -1]
-    last = [part[:, -1].transpose(0, 1) for part in parts]
+    ends = torch.full((len(states),), states.shape[1]) if lengths is None else lengths
+    last = [part[torch.arange(len(states)), ends - 1].transpose(0, 1) for part in parts]
     return (output if layer.batch_first else output.transpose(0, 1)), (tuple(last) if len(last) > 1 else last[0])

@@ -13,17 +13,20 @@ directions. R is multiplied by and never inverted, so annihilated directions do 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from sklyap.cells import RecurrentCell, as_recurrent_cell
 from sklyap.gradients.adjoint import ParameterMap, backpropagate, backward_pass, lifted, shares
-from sklyap.gradients.objective import Loss, Objective
+from sklyap.gradients.criterion import Loss
+from sklyap.gradients.groups import by_length, check_no_ranks
+from sklyap.gradients.objective import Objective
 from sklyap.orthonormalize import METHODS
 from sklyap.runtime import flushed_denormals, outside_inference_mode
 from sklyap.tangent import Factors, tangent_size
@@ -53,7 +56,7 @@ class LossGradient:
     parameters : dict of str to ndarray
         ``∂L/∂θ`` by the names of the cell's parameters.
     log_growth : ndarray of shape (n_sequences, T, k)
-        ln R_ii of each step, in nats; -inf where a direction is annihilated.
+        ln R_ii of each step, in nats; -inf where a direction is annihilated, NaN after the end of a sequence.
     tangent_size : int
         N, the dimension of the tangent space.
     ranks : ndarray of shape (n_ranks,) or None
@@ -183,6 +186,8 @@ def loss_gradient(
     checkpoint: int | str | None = "auto",
     batch_size: int | None = None,
     layer: str | None = None,
+    lengths: Any = None,
+    forward_kwargs: Mapping[str, Any] | None = None,
     dtype: str | torch.dtype = "float64",
     device: str | torch.device = "auto",
     random_state: Any = None,
@@ -193,8 +198,9 @@ def loss_gradient(
     ----------
     network : torch module, fitted skorch net or fitted sklyap estimator
         With one recurrent layer and a readout. It is not changed.
-    sequences : array-like of shape (n_sequences, T, n_inputs), or tokens (n_sequences, T)
-    targets : array-like of shape (n_sequences, ...)
+    sequences : array-like of shape (n_sequences, T, n_inputs), tokens (n_sequences, T), list or PackedSequence
+        A list holds sequences of unequal length; the loss is the mean over sequences of the loss of each.
+    targets : array-like of shape (n_sequences, ...), or list
     loss : "auto", "cross_entropy", "mse", or callable ``(outputs, targets) -> loss``, default="auto"
         "auto" is the network's own criterion, or by the type of the targets where it has none. The mean over
         sequences is differentiated.
@@ -215,6 +221,10 @@ def loss_gradient(
         How many sequences to carry at once, another bound on memory; all by default.
     layer : str, optional
         The name of the recurrent submodule where there are several.
+    lengths : sequence of int, optional
+        How many steps of each sequence of a padded array count, and of targets at every step.
+    forward_kwargs : dict, optional
+        Further arguments of the network's `forward` (a hidden state, lengths that it packs sequences to).
     dtype : {"float64", "float32"}, default="float64"
     device : str, default="auto"
     random_state : int, numpy random generator or None
@@ -253,7 +263,20 @@ def loss_gradient(
     dtype, device = check_dtype(dtype), resolve_device(device)
     check_choice(state, "state", ["full", "hidden"])
     check_choice(orthonormalizer, "orthonormalizer", METHODS)
-    objective = Objective(network, sequences, targets, loss=loss, layer=layer, dtype=dtype, device=device)
+    if lengths is not None or isinstance(sequences, list | tuple | PackedSequence):
+        groups = by_length(sequences, targets, lengths)
+        if len(groups) > 1:
+            check_no_ranks(ranks, forward_kwargs)
+            settings: dict[str, Any] = {
+                "loss": loss, "rank": rank, "parameters": parameters, "state": state, "checkpoint": checkpoint,
+                "orthonormalizer": orthonormalizer, "batch_size": batch_size, "layer": layer, "dtype": dtype,
+                "device": device, "random_state": random_state,
+            }  # fmt: skip
+            return _joined([(rows, loss_gradient(network, x, y, **settings)) for rows, x, y in groups])
+        ((_, sequences, targets),) = groups
+    objective = Objective(
+        network, sequences, targets, loss=loss, layer=layer, forward_kwargs=forward_kwargs, dtype=dtype, device=device
+    )
     cell = objective.cell
     N = tangent_size(cell, state)
     rank = N if rank is None else check_int(rank, "rank", low=1, high=N)
@@ -275,11 +298,48 @@ def loss_gradient(
         coefficients=_numpy(found.coefficients),
         energy=found.energy[0],
         parameters={name: _numpy(value[0]) for name, value in found.parameters.items()},
-        log_growth=_numpy(found.log_growth),
+        log_growth=_until(_numpy(found.log_growth), objective.lengths),
         tangent_size=N,
         ranks=np.asarray(cuts) if cuts else None,
         relative_error=error,
         cosine=cosine,
+    )
+
+
+def _until(values: np.ndarray, lengths: list[int]) -> np.ndarray:
+    """Return values (n_sequences, T, k) with NaN after the end of each sequence."""
+    past = np.arange(values.shape[1]) >= np.asarray(lengths)[:, None]
+    return np.where(past[..., None], np.nan, values)
+
+
+def _joined(parts: list[tuple[list[int], LossGradient]]) -> LossGradient:
+    """Return the gradient of the mean loss over sequences in groups of one length, whose rows are given."""
+    n = sum(len(rows) for rows, _ in parts)
+    weights = [len(rows) / n for rows, _ in parts]
+    T = max(part.coefficients.shape[1] for _, part in parts)
+
+    def gathered(name: str, n_steps: int, fill: float, weighted: bool) -> np.ndarray:
+        first = getattr(parts[0][1], name)
+        whole = np.full((n, n_steps, first.shape[2]), fill, dtype=first.dtype)
+        for (rows, part), weight in zip(parts, weights, strict=True):
+            values = getattr(part, name)
+            whole[rows, : values.shape[1]] = weight * values if weighted else values
+        return whole
+
+    g, c = gathered("state_gradients", T + 1, 0.0, True), gathered("coefficients", T, 0.0, True)
+    first = parts[0][1]
+    energy = torch.from_numpy((c**2).sum((0, 1)))
+    return LossGradient(
+        loss=sum(weight * (part.loss or 0.0) for (_, part), weight in zip(parts, weights, strict=True)),
+        state_gradients=g,
+        coefficients=c,
+        energy=None if first.energy is None else shares(energy.cumsum(0), torch.tensor((g[:, 1:] ** 2).sum())),
+        parameters={
+            name: np.sum([weight * part.parameters[name] for (_, part), weight in zip(parts, weights, strict=True)], 0)
+            for name in first.parameters
+        },
+        log_growth=gathered("log_growth", T, np.nan, False),
+        tangent_size=first.tangent_size,
     )
 
 

@@ -6,32 +6,28 @@ what follows the layer, whatever it is, on given states, and so tells ``δ_τ = 
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pad_sequence
 
 from sklyap.cells import RecurrentCell
 from sklyap.cells.comparison import same_to_rounding
 from sklyap.cells.conversion import module_of, name_in_layer, opened
-from sklyap.cells.drive import Drive, check_finite
+from sklyap.cells.drive import Drive, check_finite, with_arguments
 from sklyap.cells.encoder import LayerInput
 from sklyap.cells.observation import isolated
 from sklyap.cells.replay import Replay, cast_inputs
+from sklyap.cells.snapshot import duplicate
 from sklyap.exceptions import DivergedError
+from sklyap.gradients.criterion import CLASS_INDEX, Loss, class_indices, matched, targets_as_tensor, training_of
 from sklyap.runtime import kept_rng
-from sklyap.validation import check_dense
 
-__all__ = ["Loss", "Objective"]
-
-_CLASS_INDEX = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss, nn.MultiLabelMarginLoss)
-"""Criteria whose integer targets are indices; those of others are numbers."""
-
-Loss = Callable[[Any, Tensor], Any]
+__all__ = ["Objective"]
 
 
 class Objective:
@@ -52,6 +48,8 @@ class Objective:
         network's `forward` returns; of several values the mean counts.
     layer : str, optional
         The name of the recurrent submodule where there are several.
+    forward_kwargs : mapping, optional
+        Further arguments of the network's `forward`.
     dtype, device : torch dtype and device
 
     Attributes
@@ -65,6 +63,8 @@ class Objective:
     start : Tensor of shape (n_sequences, state_size)
         Where it starts from.
     targets : Tensor
+    lengths : list of int
+        How many steps of each sequence count, where the network packs them.
 
     Raises
     ------
@@ -81,6 +81,7 @@ class Objective:
         *,
         loss: str | Loss = "auto",
         layer: str | None = None,
+        forward_kwargs: Mapping[str, Any] | None = None,
         dtype: torch.dtype = torch.float64,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -92,7 +93,7 @@ class Objective:
         if targets is None:
             raise ValueError("The 'targets' parameter must hold a target for each sequence. Got None.")
         self._dtype, self._device = dtype, torch.device(device)
-        self.cell, self._inside = _opened(network, layer, dtype, self._device)
+        self.cell, self._inside = _opened(network, layer, dtype, self._device, forward_kwargs)
         self._module, self._layer = self._inside.module, self._inside.layer
         if self._module is self._layer and not callable(loss):
             raise ValueError(
@@ -101,7 +102,7 @@ class Objective:
                 "callable `loss` of what its forward returns."
             )
         self._read_sequences(sequences)
-        self._forward, self._loss, criterion, self._strict = _training_of(network, self._module, loss, targets)
+        self._forward, self._loss, criterion, self._strict = training_of(network, self._module, loss, targets)
         self._summed = getattr(criterion, "reduction", None) == "sum"
         self.targets = self._read_targets(network, targets, criterion)
         self._check_repeatable()
@@ -149,16 +150,43 @@ class Objective:
         replay.check_finished()
         return outputs
 
-    def respond(self, sequences: Tensor) -> Any:
-        """Return the outputs of the whole network on other sequences, laid out as the attribute `given`."""
-        return self._run(sequences)
+    def respond(self, sequences: Tensor, rows: Tensor | None = None) -> Any:
+        """Return the outputs of the whole network on other sequences, laid out as the attribute `given`.
 
-    def _run(self, given: Tensor) -> Any:
+        Row i stands in for sequence number ``rows[i]``; by default there is one for each.
+        """
+        return self._run(sequences, rows)
+
+    def check_one_length(self) -> None:
+        """Raise ValueError if sequences have several lengths, which a network has packed them to."""
+        if len(set(self.lengths)) > 1:
+            raise ValueError(
+                f"The 'sequences' parameter must hold sequences of one length here. Got lengths {self.lengths!r:.80}."
+            )
+
+    def _arguments(self, rows: Tensor | None) -> dict[str, Any]:
+        """Return the further arguments of `forward` for some of the sequences."""
+        if rows is None:
+            return dict(self._inside.arguments)
+
+        def of_rows(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                axes = [axis for axis in (1, 0) if value.ndim > axis and value.shape[axis] == self.n_sequences]
+                return value.index_select(axes[0], rows.to(value.device)) if axes else value
+            if isinstance(value, list | tuple) and any(isinstance(item, Tensor) for item in value):
+                return type(value)(map(of_rows, value))
+            if isinstance(value, list | tuple) and len(value) == self.n_sequences:
+                return [value[i] for i in rows.tolist()]
+            return value
+
+        return {name: of_rows(value) for name, value in self._inside.arguments.items()}
+
+    def _run(self, given: Tensor, rows: Tensor | None = None) -> Any:
         if self._time_first:
             given = given.transpose(0, 1)
         try:
             with kept_rng(self._device):
-                outputs = self._forward(given)
+                outputs = self._forward(given, **self._arguments(rows))
         except (ValueError, TypeError):
             raise
         except Exception as error:
@@ -178,7 +206,7 @@ class Objective:
         if self.every_step and isinstance(outputs, Tensor):
             targets = targets[:, : outputs.shape[1]]
         if self._strict:
-            targets = _matched(outputs, targets)
+            targets = matched(outputs, targets)
         try:
             value = self._loss(outputs, targets)
         except Exception as error:
@@ -292,17 +320,18 @@ class Objective:
 
     def _read_sequences(self, sequences: Any) -> None:
         drive = Drive.of(self.cell, sequences).to(self._dtype, self._device)
-        if len(set(drive.lengths)) > 1:
-            raise ValueError("The 'sequences' parameter must hold sequences of one length. Got a list of several.")
         assert drive.inputs is not None
-        self.x = torch.stack(drive.inputs)
+        if len(set(drive.lengths)) > 1 and isinstance(sequences, list | tuple | PackedSequence):
+            raise ValueError("The 'sequences' parameter must hold sequences of one length. Got a list of several.")
+        self.lengths = drive.lengths
+        self.x = pad_sequence(drive.inputs, batch_first=True)
         self.start = self.cell.initial_state(drive.n_sequences) if drive.starts is None else drive.starts
         seen = self._inside.observe(check_finite(sequences), checked=False)
         self.given, self._time_first = seen.given, seen.time_first
 
     def _read_targets(self, network: Any, targets: Any, criterion: Any) -> Tensor:
         classes = getattr(network, "classes_", None) if hasattr(network, "net_") else None
-        tensor = _as_tensor(targets) if classes is None else _class_indices(targets, classes)
+        tensor = targets_as_tensor(targets) if classes is None else class_indices(targets, classes)
         if tensor.ndim == 0 or len(tensor) != self.n_sequences:
             got = "a scalar" if tensor.ndim == 0 else f"shape {tuple(tensor.shape)}"
             raise ValueError(
@@ -313,7 +342,7 @@ class Objective:
             if not bool(torch.isfinite(tensor).all()):
                 raise ValueError("The 'targets' parameter must be finite. Got NaN or infinity.")
             return tensor.to(self._device, self._dtype)
-        is_number = isinstance(criterion, nn.modules.loss._Loss) and not isinstance(criterion, _CLASS_INDEX)
+        is_number = isinstance(criterion, nn.modules.loss._Loss) and not isinstance(criterion, CLASS_INDEX)
         return tensor.to(self._device, self._dtype if is_number else torch.int64)
 
     def _check_repeatable(self) -> None:
@@ -345,111 +374,36 @@ class Objective:
 
 
 def _opened(
-    network: Any, layer: str | None, dtype: torch.dtype, device: torch.device
+    network: Any,
+    layer: str | None,
+    dtype: torch.dtype,
+    device: torch.device,
+    forward_kwargs: Mapping[str, Any] | None = None,
 ) -> tuple[RecurrentCell, LayerInput]:
     """Return the cell of a network and a copy of the network around its recurrent layer."""
     cell = opened(network, layer=layer)
     if cell.n_inputs is None:
         raise ValueError("The 'network' parameter must take inputs; an autonomous system has no loss on sequences.")
     bare = module_of(network)
-    inside = copy.deepcopy(cell.encoder if isinstance(cell.encoder, LayerInput) else LayerInput(bare, bare))
+    inside = cell.encoder if isinstance(cell.encoder, LayerInput) else LayerInput(bare, bare)
+    # Not deepcopy, which would share the functions that take the place of a forward.
+    twin, inner = duplicate((inside.module, inside.layer), inside.module)
+    inside = replace(inside, module=twin, layer=inner)
     if getattr(inside.layer, "bidirectional", False):
         raise ValueError(
             f"The 'layer' parameter names the forward half of a bidirectional {type(inside.layer).__name__}. A loss "
             "reads both halves, so that its gradient is not that of the forward half alone. Use a unidirectional layer."
         )
     inside.module.to(device=device, dtype=dtype).eval().requires_grad_(False)
+    if forward_kwargs:
+        if bare is inside.layer or inside.module is inside.layer:
+            raise ValueError(
+                "The 'forward_kwargs' parameter is for a network with a forward of its own. Got a bare recurrent layer."
+            )
+        inside = with_arguments(inside, forward_kwargs)
     # The encoder before the layer may make another dtype (one-hot rows, zeros), so inputs are cast to the layer's.
     inside.layer.register_forward_pre_hook(partial(cast_inputs, dtype), with_kwargs=True)
     cell.encoder = None
     cell = cell.to(device=device, dtype=dtype)
     cell.encoder = inside
     return cell, inside
-
-
-def _training_of(
-    network: Any, module: nn.Module, loss: str | Loss, targets: Any
-) -> tuple[Callable[[Tensor], Any], Loss, Any, bool]:
-    """Return how a network is run, its loss, the criterion behind it, and whether shapes are ours to check."""
-    like = next(module.parameters())
-    if isinstance(loss, nn.Module):
-        loss = copy.deepcopy(loss).to(like)
-        return module, loss, loss, False
-    if callable(loss):
-        return module, loss, None, False
-    net = getattr(network, "net_", network)
-    if loss == "auto" and hasattr(net, "get_loss") and hasattr(net, "criterion_"):
-        twin = _skorch_twin(net, module, like)
-        return twin.infer, twin.get_loss, twin.criterion_, net is not network
-    if loss == "auto":
-        loss = "mse" if _as_tensor(targets).is_floating_point() else "cross_entropy"
-    criterion = nn.MSELoss() if loss == "mse" else nn.CrossEntropyLoss()
-    return module, (criterion if loss == "mse" else _over_last_axis(criterion)), criterion, True
-
-
-def _over_last_axis(criterion: nn.Module) -> Loss:
-    """Return a cross-entropy whose classes are the last axis; torch's are the second."""
-
-    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
-        return criterion(outputs.movedim(-1, 1), targets.movedim(-1, 1) if targets.is_floating_point() else targets)
-
-    return loss
-
-
-def _skorch_twin(net: Any, module: nn.Module, like: Tensor) -> Any:
-    """Return a skorch net of the same kind around another module, with a copy of its criterion in that one's dtype."""
-    twin = object.__new__(type(net))  # a copy of the net itself would pickle its weights
-    criterion = net.criterion_
-    if isinstance(criterion, nn.Module):
-        criterion = copy.deepcopy(criterion).to(like)
-    vars(twin).update(vars(net) | {"module_": module, "criterion_": criterion, "device": str(like.device)})
-    return twin
-
-
-def _as_tensor(targets: Any) -> Tensor:
-    check_dense(targets, "targets")
-    if isinstance(targets, Tensor):
-        return targets.detach()
-    array = np.asarray(targets)
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"The 'targets' parameter must hold real numbers. Got dtype {array.dtype} instead.")
-    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
-
-
-def _class_indices(targets: Any, classes: np.ndarray) -> Tensor:
-    if isinstance(targets, Tensor) or hasattr(targets, "nnz"):
-        check_dense(targets, "targets")
-    elif np.ndim(targets) == 0:
-        raise ValueError(f"The 'targets' parameter must hold a target for each sequence. Got {targets!r} instead.")
-    labels = targets.detach().cpu().numpy() if isinstance(targets, Tensor) else np.asarray(targets)
-    unknown = ~np.isin(labels, classes)
-    if unknown.any():
-        raise ValueError(
-            "The 'targets' parameter must hold classes that the network was fitted with. "
-            f"Got {labels[unknown].tolist()[0]!r}."
-        )
-    return torch.from_numpy(np.searchsorted(classes, labels))
-
-
-def _matched(outputs: Any, targets: Tensor) -> Tensor:
-    """Return targets in the shape that a loss over the last axis of outputs needs, or raise."""
-    if not isinstance(outputs, Tensor):
-        raise ValueError(
-            "The 'network' parameter must return a tensor of outputs. "
-            f"Got {type(outputs).__name__}; pass a callable `loss` that takes it."
-        )
-    is_index = not targets.is_floating_point()
-    if not is_index and targets.shape == outputs.shape[:-1] and outputs.shape[-1] == 1:
-        targets = targets.unsqueeze(-1)
-    wanted = tuple(outputs.shape[:-1] if is_index else outputs.shape)
-    if tuple(targets.shape) != wanted:
-        raise ValueError(
-            f"The 'targets' parameter must match the network's outputs of shape {tuple(outputs.shape)}: "
-            f"{'class indices' if is_index else 'numbers'} of shape {wanted}. Got shape {tuple(targets.shape)} instead."
-        )
-    if is_index and outputs.shape[-1] == 1:
-        raise ValueError(
-            "The 'loss' parameter must be given for a network with one output and integer targets: a cross-entropy "
-            "over one class is zero. Pass torch.nn.BCEWithLogitsLoss() or real-valued targets."
-        )
-    return targets

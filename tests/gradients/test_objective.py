@@ -357,7 +357,7 @@ def test_bad_networks(data):
     raises("must hold a recurrent layer", nn.Linear(3, 4), X, y)
     raises("call fit first", RNNClassifier(), X, y)
     raises("depend differentiably on its recurrent layer", Deaf(), X, y)
-    raises("sequences of one length", Net(nn.GRU), [X[0], X[1, :4]], y[:2])
+    raises("sequences of one length", Net(nn.GRU), [X[0], X[1, :4]], y[:2], ranks=[1])
 
 
 class Deaf(Net):

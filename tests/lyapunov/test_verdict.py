@@ -94,7 +94,7 @@ def test_time_as_a_state():
         value, phase = s[..., 0], s[..., 1]
         return torch.stack([0.5 * value + torch.cos(phase), phase + 0.1], -1)
 
-    result = lyapunov_spectrum(FunctionCell(step, 2), 3000)
+    result = lyapunov_spectrum(FunctionCell(step, 2), 6000)
     assert result.converged and result.n_undecided == 1
     assert "zero to within" in result.status and "sign is open" in result.status
     np.testing.assert_allclose(result.exponents, [0, math.log(0.5)], atol=1e-4)
