@@ -43,6 +43,13 @@ _NOT_COMPUTED_WITH = frozenset(
 _KEPT_OF_MODULES = frozenset({"training", "_parameters", "_buffers", "_modules"})
 _NOT_OF_MODULES = frozenset(vars(nn.Module())) - _KEPT_OF_MODULES | {"_flat_weights", "_flat_weight_refs"}
 """Bookkeeping of torch modules; the flat weights of recurrent layers are their parameters once more."""
+_READS_FROM_OUTSIDE = frozenset({"open", "input", "eval", "exec", "compile", "globals", "__import__"})
+_OUTSIDE = {
+    "os": frozenset({"environ", "environb", "getenv", "getenvb", "popen", "getcwd"}),
+    "importlib": frozenset({"import_module", "reload"}),
+    "time": frozenset({"time", "time_ns", "monotonic", "perf_counter", "process_time"}),
+}
+"""What depends on more than the code that uses it and what it refers to."""
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 
 
@@ -185,8 +192,15 @@ class Digest:
                 yield "empty"
             else:
                 yield self.of(content)
-        names = _names(function.__code__)
-        for name in sorted(_globals(function.__code__) & function.__globals__.keys()):
+        names, loaded = _names(function.__code__), _globals(function.__code__)
+        outside = sorted((loaded - function.__globals__.keys()) & _READS_FROM_OUTSIDE)
+        if outside:
+            raise UnknownValueError(f"a function that calls {outside[0]}")
+        for name in sorted(_imported(function.__code__)):
+            if name not in sys.modules:
+                raise UnknownValueError(f"a function that imports {name or 'by a relative name'}, not loaded yet")
+            yield from self._module(sys.modules[name], names)
+        for name in sorted(loaded & function.__globals__.keys()):
             item = function.__globals__[name]
             yield name
             yield from self._module(item, names) if isinstance(item, types.ModuleType) else [self.of(item)]
@@ -194,6 +208,9 @@ class Digest:
     def _module(self, module: types.ModuleType, names: frozenset[str]) -> Iterator[str]:
         """Yield parts of a module: of its own members those that code with these `names` can reach."""
         home = _installed(module.__name__)
+        outside = sorted(names & _OUTSIDE.get(module.__name__, frozenset()))
+        if outside:
+            raise UnknownValueError(f"code that uses {module.__name__}.{outside[0]}")
         yield from ("module", module.__name__, home or "")
         members = vars(module)
         for name in sorted(names & members.keys()):
@@ -319,6 +336,12 @@ def _globals(code: types.CodeType) -> frozenset[str]:
     """Return the names of globals that code loads."""
     loaded = {str(i.argval) for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
     return frozenset(loaded).union(*(_globals(c) for c in code.co_consts if isinstance(c, types.CodeType)))
+
+
+def _imported(code: types.CodeType) -> frozenset[str]:
+    """Return the names of modules that code imports as it runs."""
+    found = {str(i.argval) for i in dis.get_instructions(code) if i.opname == "IMPORT_NAME"}
+    return frozenset(found).union(*(_imported(c) for c in code.co_consts if isinstance(c, types.CodeType)))
 
 
 def _names(code: types.CodeType) -> frozenset[str]:
