@@ -62,7 +62,7 @@ def test_modules_that_are_not_loaded_yet():
     ],
 )
 def test_what_reads_from_outside_is_not_certain(step):
-    with pytest.raises(UnknownValueError, match="a function that calls|code that uses"):
+    with pytest.raises(UnknownValueError, match=r"a function that calls|code that uses"):
         Digest().of(step)
 
 
