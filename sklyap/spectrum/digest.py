@@ -14,12 +14,12 @@ import enum
 import functools
 import hashlib
 import logging
+import site
 import sys
-import sysconfig
 import types
 import weakref
 from collections.abc import Iterable, Iterator
-from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
+from importlib.metadata import Distribution, PackageNotFoundError, distribution, packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -362,11 +362,25 @@ def _installed(module: str | None) -> str | None:
     if where is None:
         return None
     for name in _distributions(top):
-        record = distribution(name).read_text("RECORD")
-        within = any(Path(where).is_relative_to(root) for root in _site_packages())
-        if record and within and f"{top}/" in record:
+        record = _record(distribution(name), top, Path(where))
+        if record is not None:
             return f"{name} {hashlib.blake2b(record.encode(), digest_size=20).hexdigest()}"
     return None
+
+
+def _record(found: Distribution, top: str, where: Path) -> str | None:
+    """Return what tells the contents of an installed package `top` at `where`; None for code of one's own.
+
+    An editable installation has its list of files elsewhere than its code, and the code is not in it. The environment
+    may be another one that this one has on its path. Packages of a Linux distribution have no list of files.
+    """
+    home = Path(str(found.locate_file("")))
+    if home.name not in ("site-packages", "dist-packages") or not where.is_relative_to(home):
+        return None
+    record = found.read_text("RECORD")
+    if record is not None:
+        return record if f"{top}/" in record else None
+    return found.read_text("PKG-INFO") if str(home) in site.getsitepackages() else None
 
 
 def _distributions(top: str) -> list[str]:
@@ -377,8 +391,3 @@ def _distributions(top: str) -> list[str]:
 
 
 _all_distributions = functools.cache(packages_distributions)
-
-
-@functools.cache
-def _site_packages() -> list[str]:
-    return [sysconfig.get_paths()[name] for name in ("purelib", "platlib")]
