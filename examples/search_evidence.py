@@ -1,9 +1,9 @@
 """Does a search that looks at the spectrum find good networks earlier than one that looks at the loss?
 
 Trains populations of small LSTM, GRU and Elman networks on tasks where the loss stays on a plateau before it falls
-(recall, adding) and on one where it falls at once (digits), with a shorter or smaller version of each as the prior;
-replays searches on them; and runs searches live beside Optuna's. Everything finished is kept: interrupt with Ctrl-C
-and run again to go on.
+(recall, adding, permuted MNIST) and on one where it falls at once (digits), with a shorter or smaller version of each
+as the prior; replays searches on them; and runs searches live beside Optuna's. Everything finished is kept: interrupt
+with Ctrl-C and run again to go on.
 
     python examples/search_evidence.py [--networks 240] [--repeats 200] [--live] [--output results/search]
 """
@@ -33,7 +33,7 @@ from sklyap import (
     replay_search,
     train_population,
 )
-from sklyap.datasets import load_sequential_digits, make_adding, make_recall
+from sklyap.datasets import fetch_sequential_mnist, load_sequential_digits, make_adding, make_recall
 from sklyap.displays import RegretDisplay
 from sklyap.exceptions import FailedNetworkWarning
 
@@ -69,17 +69,30 @@ POLICIES = [
     "predictor, spectrum alone",
     "predictor without prior",
 ]
+
+
+def permuted_mnist(side, n_samples=2000):
+    """Return MNIST at `side` x `side` pixels, the means of blocks, read one pixel a step in one shuffled order."""
+    X, y = fetch_sequential_mnist(n_samples=n_samples, return_X_y=True)
+    block = 28 // side
+    pixels = X.reshape(-1, side, block, side, block).mean(axis=(2, 4)).reshape(-1, side**2, 1)
+    return pixels[:, np.random.RandomState(0).permutation(side**2)], y
+
+
 DATA = {  # name: (data, estimator, random_state of the population)
     "recall-30": (lambda: make_recall(N_SEQUENCES, n_steps=30, random_state=0), RNNClassifier, 1),
     "recall-100": (lambda: make_recall(N_SEQUENCES, n_steps=100, random_state=0), RNNClassifier, 0),
     "prior-adding-15": (lambda: make_adding(N_SEQUENCES, n_steps=15, random_state=1), RNNRegressor, 1),
     "adding-40": (lambda: make_adding(N_SEQUENCES, n_steps=40, random_state=0), RNNRegressor, 0),
+    "prior-mnist-16": (lambda: permuted_mnist(4), RNNClassifier, 1),
+    "mnist-49": (lambda: permuted_mnist(7), RNNClassifier, 0),
     "prior-digits-5": (lambda: load_sequential_digits(n_class=5, return_X_y=True), RNNClassifier, 1),
     "digits": (lambda: load_sequential_digits(return_X_y=True), RNNClassifier, 0),
 }
 STUDIES = {  # name: (searched population, prior)
     "recall-100": ("recall-100", "recall-30"),
     "adding-40": ("adding-40", "prior-adding-15"),
+    "mnist-49": ("mnist-49", "prior-mnist-16"),
     "digits": ("digits", "prior-digits-5"),
     "recall-100, a prior of another kind": ("recall-100", "prior-digits-5"),
     "digits, a prior of another kind": ("digits", "recall-30"),
@@ -103,42 +116,76 @@ def main(arguments=None):
 
 def study(name, options):
     """Replay searches on one task and return the regret of each policy at each budget."""
-    searched, prior = (populate(task, options) for task in STUDIES[name])
+    tasks = STUDIES[name]
+    searched, prior = (populate(task, options) for task in tasks)
     # One seed draws the same hyperparameters and initial weights on every task: none of the candidates is in the prior.
     seeds = {record.seed for record in searched.records}
     prior = prior.filter(lambda record: record.seed not in seeds)
     losses = searched.best_losses
-    start = time.perf_counter()
-    result = replay_search(
-        searched,
-        options.policies,
-        probes(STUDIES[name][0]),
-        prior=(prior, probes(STUDIES[name][1])),
-        budgets=BUDGETS,
-        n_repeats=options.repeats,
-        transformer=LyapunovSpectrumTransformer(**SPECTRA, memory=str(Path(options.output) / "cache")),
-        random_state=0,
-    )
-    curve = result.curve()
-    print(f"\n{name}: {len(searched)} networks ({result.n_candidates} in each search), losses {losses.min():.4g} … "
-          f"{np.median(losses):.4g} … {losses.max():.4g}; prior of {len(prior)}; {options.repeats} repetitions, "
-          f"{time.perf_counter() - start:.0f} s")  # fmt: skip
-    for what in ("regret", "median", "solved"):
-        print(f"{what}, by share of the epochs of training all")
-        print(curve.pivot(index="policy", columns="budget", values=what).loc[options.policies].round(2).to_string())
-    half = (curve.assign(half=(curve["high"] - curve["low"]) / 2)).pivot(
-        index="policy", columns="budget", values="half"
-    )
-    print("half widths of the 95 % intervals of the mean regret")
-    print(half.loc[options.policies].round(2).to_string())
-    shown = curve[~curve["policy"].isin(["extrapolation", "predictor without prior"])]
-    # Against epochs, because spectra that come from the cache take no seconds.
-    figure, axes = plt.subplots(figsize=(6.5, 4.2), layout="constrained")
-    RegretDisplay(shown).plot(axes)
-    axes.set_title(name)
+    price = spectrum_cost(searched, tasks[0])
+    curves = {}
+    for unit in ("epochs", "seconds"):
+        start = time.perf_counter()
+        result = replay_search(
+            searched,
+            options.policies,
+            probes(tasks[0]),
+            prior=(prior, probes(tasks[1])),
+            budgets=BUDGETS,
+            budget_in=unit,
+            spectrum_epochs=price,
+            n_repeats=options.repeats,
+            transformer=LyapunovSpectrumTransformer(**SPECTRA, memory=str(Path(options.output) / "cache")),
+            random_state=0,
+        )
+        curves[unit] = result.curve().assign(study=name, budget_in=unit)
+        print(f"\n{name}: {len(searched)} networks ({result.n_candidates} in each search), losses {losses.min():.4g} … "
+              f"{np.median(losses):.4g} … {losses.max():.4g}; prior of {len(prior)}; a spectrum costs {price:.2f} "
+              f"epochs; {options.repeats} repetitions, {time.perf_counter() - start:.0f} s")  # fmt: skip
+        show(curves[unit], unit, options.policies)
+    draw(curves, name, options)
+    return pd.concat(curves.values(), ignore_index=True)
+
+
+def show(curve, unit, policies):
+    """Print a table: mean regret, half its 95 % interval, share solved; by policy and budget."""
+    cells = curve.assign(
+        cell=[f"{r:.2f} ± {(h - low) / 2:.2f} ({100 * s:.0f} %)"
+              for r, low, h, s in curve[["regret", "low", "high", "solved"]].to_numpy()]
+    )  # fmt: skip
+    print(f"budgets are shares of the {unit} of training all")
+    table = cells.pivot(index="policy", columns="budget", values="cell").loc[policies]
+    print("| policy | " + " | ".join(f"{100 * budget:g} %" for budget in table.columns) + " |")
+    print("|---" * (len(table.columns) + 1) + "|")
+    for policy, row in table.iterrows():
+        print(f"| {policy} | " + " | ".join(row) + " |")
+
+
+def draw(curves, name, options):
+    """Save regret against epochs and against seconds, spectra included."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained", sharey=True)
+    for ax, (unit, curve) in zip(axes, curves.items(), strict=True):
+        shown = curve[~curve["policy"].isin(["extrapolation", "predictor without prior"])]
+        RegretDisplay(shown, against=unit).plot(ax)
+        ax.set_title(name)
     figure.savefig(Path(options.output) / f"regret_{name.replace(', ', '_').replace(' ', '_')}.png", dpi=120)
     plt.close(figure)
-    return curve.assign(study=name)
+
+
+def spectrum_cost(population, task, n=8):
+    """Return the processor time of a spectrum over that of an epoch of training, for the first networks."""
+    make, _, _ = DATA[task]
+    X, y = make()
+    X, y = X[: int(0.8 * len(X))], y[: int(0.8 * len(X))]
+    networks = list(population.networks(1))[:n]
+    transformer = LyapunovSpectrumTransformer(probes(task), **SPECTRA)
+    start = time.process_time()
+    transformer.fit_transform(networks)
+    spectra = time.process_time() - start
+    start = time.process_time()
+    for record in population.records[:n]:
+        record.estimator().set_params(**record.params, random_state=0, max_epochs=1).fit(X, y)
+    return spectra / (time.process_time() - start)
 
 
 def probes(task):
@@ -220,23 +267,25 @@ def live(options):
                      "loss": search.best_loss_, "seconds": seconds["training"] + seconds["spectra"]})  # fmt: skip
         print(rows[-1], flush=True)
     budget = rows[0]["epochs"]
-    for pruner in ("median", "hyperband"):
-        rows.append(optuna_search(pruner, network, (X, y, X_val, y_val), budget))
+    for pruner in ("median", "hyperband", "lyapunov"):
+        rows.append(optuna_search(pruner, network, (X, y, X_val, y_val), budget, prior))
         print(rows[-1], flush=True)
     return pd.DataFrame(rows)
 
 
-def optuna_search(pruner, network, data, budget):
+def optuna_search(pruner, network, data, budget, prior):
     """Run Optuna's TPE until a number of epochs has been trained."""
     import optuna
 
-    from sklyap.search import OptunaCallback
+    from sklyap.search import LyapunovPruner, OptunaCallback
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     pruners = {
         "median": optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=1),
         "hyperband": optuna.pruners.HyperbandPruner(min_resource=1, max_resource=EPOCHS, reduction_factor=3),
+        "lyapunov": LyapunovPruner((prior, probes("recall-30")), max_epochs=EPOCHS),
     }
+    looked_at = probes("recall-100") if pruner == "lyapunov" else None
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0), pruner=pruners[pruner])
     X, y, X_val, y_val = data
 
@@ -248,7 +297,7 @@ def optuna_search(pruner, network, data, budget):
             init_scale=trial.suggest_float("init_scale", 0.05, 2.0, log=True),
             lr=trial.suggest_float("lr", 1e-3, 10**-1.7, log=True),
             max_epochs=EPOCHS,
-            callbacks=[OptunaCallback(trial)],
+            callbacks=[OptunaCallback(trial, looked_at)],
             random_state=trial.number,
         )
         return min(model.fit(X, y, X_val, y_val).history_[:, "valid_loss"])

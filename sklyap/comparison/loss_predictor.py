@@ -219,6 +219,22 @@ class LossPredictor(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
         check_is_fitted(self)
         return self._scaler.losses(self.regressor_.predict(X))
 
+    def predict_members(self, X: Sequence[Any] | ArrayLike) -> dict[str, Array]:
+        """Return what each member of the stack predicts by itself.
+
+        Parameters
+        ----------
+        X : list of networks, or array-like of shape (n_spectra, n_exponents)
+
+        Returns
+        -------
+        dict of str to ndarray of shape (n_networks,), float64
+            Losses, by the names in :attr:`weights_`.
+        """
+        check_is_fitted(self)
+        said = self.regressor_.transform(X)
+        return {name: self._scaler.losses(column) for name, column in zip(self.weights_, said.T, strict=True)}
+
     def predict_interval(self, X: Sequence[Any] | ArrayLike, alpha: float = 0.1) -> tuple[Array, Array]:
         """Return intervals that hold the losses of new networks of the same kind, all but a share `alpha` of them.
 

@@ -10,29 +10,25 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import nnls
-from scipy.stats import rankdata
 from sklearn.base import BaseEstimator, clone
 from sklearn.compose import ColumnTransformer, make_column_selector, make_column_transformer
 from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.exceptions import NotFittedError
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import OneHotEncoder
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from sklyap.search.knowledge import Knowledge, log_loss
+from sklyap.search.labels import PSEUDO_COUNT, rank_correlation, standardised
 
 __all__ = ["Belief", "Estimate", "default_model", "takes_networks"]
 
 _FOLDS = 3
-# As many candidates seen count as much as what the priors say of a source.
-_PSEUDO_COUNT = 10.0
 # Of a source that no prior says anything of.
 _UNKNOWN_CORRELATION = 0.5
-_FEWEST_LABELS = 6
 _GIVEN = "predictor"
 
 
@@ -40,11 +36,6 @@ def default_model(random_state: int = 0) -> Pipeline:
     """Return the regressor of the final loss on columns of words, numbers and gaps."""
     trees = ExtraTreesRegressor(100, min_samples_leaf=2, random_state=random_state)
     return make_pipeline(_any_columns(), trees)
-
-
-def _label_model() -> Pipeline:
-    """Return the regressor that learns from the few candidates that a search has finished."""
-    return make_pipeline(_any_columns(), StandardScaler(), RidgeCV(np.logspace(0, 4, 9)))
 
 
 def _any_columns() -> ColumnTransformer:
@@ -133,6 +124,7 @@ class Belief:
         self.model = default_model(random_state) if model is None else model
         self.on_networks = takes_networks(self.model)
         self._rungs: dict[int, _Rung] = {}
+        self._worth: dict[int, float] = {}
         self._correlations: dict[tuple[int, int, str], float] = {}
 
     @property
@@ -188,13 +180,13 @@ class Belief:
             Of each source, 1 by default; see :meth:`trust`.
         """
         prior_weights = self.rung(epoch).weights
-        sources = {name: _standardised(values) for name, values in said.items()}
+        sources = {name: standardised(values) for name, values in said.items()}
         weights = {name: prior_weights.get(name, 0.0) * trust.get(name, 1.0) for name in sources}
         if epoch > 0:
-            sources["loss"] = _standardised(log_loss(best))
+            sources["loss"] = standardised(log_loss(best))
             # What the others lose goes to the loss, which is always at hand.
             weights["loss"] = sum(prior_weights.values()) - sum(weights.values())
-        score = np.sum([weights[name] * values for name, values in sources.items()], axis=0)
+        score = np.sum([weights[name] * v for name, v in sources.items()], axis=0) if sources else np.zeros(len(best))
         return Estimate(score, sources, weights)
 
     def trust(
@@ -220,31 +212,17 @@ class Belief:
         for name, said in sources.items():
             expected = self._expected(epoch, later, name)
             if expected > 0:
-                shrunk = (_PSEUDO_COUNT * expected + n * _rank_correlation(said, outcome)) / (_PSEUDO_COUNT + n)
+                shrunk = (PSEUDO_COUNT * expected + n * rank_correlation(said, outcome)) / (PSEUDO_COUNT + n)
                 trust[name] = float(np.clip(shrunk / expected, 0, 1))
         return trust
 
-    def from_labels(
-        self, labelled: Knowledge, known: Knowledge, epoch: int
-    ) -> tuple[NDArray[np.float64], float] | None:
-        """Return what a model of finished candidates says of others, and its weight between 0 and 1.
-
-        Returns
-        -------
-        tuple, or None if there are too few labels
-            Standardised predictions, and the rank correlation out of fold, shrunk to zero.
-        """
-        y = log_loss(labelled.best())
-        if len(y) < _FEWEST_LABELS or np.ptp(y) == 0:
-            return None
-        kinds = tuple(kind for kind in self.kinds if kind != "loss" or epoch > 0)
-        model = clone(self.model) if self.on_networks else _label_model()
-        X = self._input(labelled, epoch, kinds)
-        target = np.exp(y) if self.on_networks else y
-        guesses = cross_val_predict(model, X, target, cv=KFold(_FOLDS, shuffle=True, random_state=0))
-        weight = max(_rank_correlation(guesses, y), 0.0) * len(y) / (len(y) + _PSEUDO_COUNT)
-        predicted = model.fit(X, target).predict(self._input(known, epoch, kinds))
-        return _standardised(np.ravel(predicted)), weight
+    def worth_of_loss(self, epoch: int) -> float:
+        """Return how well the loss at `epoch` ranks final losses in the priors; 1 without priors."""
+        if epoch not in self._worth:
+            pairs = [(prior.best(min(epoch, prior.max_epochs)), prior.best()) for prior in self.priors]
+            correlations = [rank_correlation(log_loss(now), log_loss(end)) for now, end in pairs]
+            self._worth[epoch] = max(float(np.mean(correlations)), 0.0) if pairs else 1.0
+        return self._worth[epoch]
 
     def _learn(self, epoch: int) -> _Rung:
         models: dict[str, tuple[tuple[str, ...], Any]] = {}
@@ -252,7 +230,7 @@ class Belief:
             models[_GIVEN] = (self.kinds, self.model)
         if not self.priors:
             return _Rung(models, {}, dict.fromkeys(models, 1.0) or {"loss": 1.0}, 1.0)
-        y = np.concatenate([_standardised(log_loss(prior.best())) for prior in self.priors])
+        y = np.concatenate([standardised(log_loss(prior.best())) for prior in self.priors])
         at = [prior.nearest_epoch(epoch) for prior in self.priors]
         said = {}
         folds = KFold(_FOLDS, shuffle=True, random_state=0)
@@ -262,8 +240,8 @@ class Belief:
             models[name] = (kinds, clone(self.model).fit(X, self._target(y)))
         if epoch > 0:
             so_far = [log_loss(prior.best(max(e, 1))) for prior, e in zip(self.priors, at, strict=True)]
-            said["loss"] = np.concatenate([_standardised(values) for values in so_far])
-        weights, residual = nnls(np.column_stack([_standardised(values) for values in said.values()]), y)
+            said["loss"] = np.concatenate([standardised(values) for values in so_far])
+        weights, residual = nnls(np.column_stack([standardised(values) for values in said.values()]), y)
         by_name = dict(zip(said, weights.tolist(), strict=True))
         if _GIVEN in models and _GIVEN not in by_name:
             by_name[_GIVEN] = sum(by_name.values())  # as much as all that was learnt here
@@ -293,7 +271,7 @@ class Belief:
             if said is None:
                 return _UNKNOWN_CORRELATION
             outcome = [log_loss(prior.best(min(later, prior.max_epochs))) for prior in self.priors]
-            self._correlations[key] = _rank_correlation(said, np.concatenate([_standardised(o) for o in outcome]))
+            self._correlations[key] = rank_correlation(said, np.concatenate([standardised(o) for o in outcome]))
         return self._correlations[key]
 
 
@@ -309,19 +287,3 @@ def _concatenated(inputs: Sequence[Any]) -> Any:
     if all(isinstance(table, pd.DataFrame) for table in inputs):
         return pd.concat(inputs, ignore_index=True)
     return [network for networks in inputs for network in networks]
-
-
-def _standardised(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    finite = np.isfinite(values)
-    if not finite.any():
-        return np.zeros(len(values))
-    filled = np.where(finite, values, values[finite].max())
-    scale = filled.std()
-    centred: NDArray[np.float64] = (filled - filled.mean()) / (scale if scale > 0 else 1.0)
-    return centred
-
-
-def _rank_correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return 0.0
-    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])

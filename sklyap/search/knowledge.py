@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,30 @@ class Knowledge:
         if "hyperparameters" in kinds:
             blocks.append(self.params.reset_index(drop=True))
         return pd.concat(blocks, axis=1) if blocks else pd.DataFrame(index=range(len(self)))
+
+    def numbers(self, epoch: int, kinds: Sequence[str]) -> NDArray[np.float64]:
+        """Return the same as numbers (n_networks, n_columns), gaps filled by the middle, for models learnt in haste."""
+        blocks = [np.empty((len(self), 0))]
+        if "spectrum" in kinds:
+            blocks.append(np.arcsinh(self.spectra[epoch]))
+        if "loss" in kinds and epoch > 0:
+            blocks.append(self.features(epoch, ("loss",)).to_numpy())
+        if "hyperparameters" in kinds:
+            blocks.append(self._coded)
+        columns = np.hstack(blocks)
+        gaps = np.isnan(columns)
+        if gaps.any():
+            known = np.ma.median(np.ma.masked_array(columns, gaps), axis=0).filled(0.0)
+            columns[gaps] = np.broadcast_to(known, columns.shape)[gaps]
+        return columns
+
+    @cached_property
+    def _coded(self) -> NDArray[np.float64]:
+        """Hyperparameters as ranks of numbers between 0 and 1, which know no scale, and indicators of words."""
+        words = self.params.select_dtypes(exclude="number")
+        ranks = self.params.select_dtypes("number").rank(pct=True).to_numpy(dtype=np.float64)
+        indicators = pd.get_dummies(words.astype(str)).to_numpy(dtype=np.float64) if words.shape[1] else ranks[:, :0]
+        return np.hstack([ranks, indicators])
 
     def take(self, rows: Any) -> Knowledge:
         """Return what is known of some of the networks."""

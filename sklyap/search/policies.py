@@ -175,12 +175,12 @@ class HalvingPolicy(Policy):
             yield from self.after(board, who, epoch, rng)
             if not last:  # what has been finished on the way needs no seat
                 who = who[board.reached[who] <= epoch]
+            if not len(who):
+                return
             n_keep = 0 if last else sizes[rung + 1]
             ranking = by_loss(board, who, epoch) if last else self.rank(board, who, epoch, rng, n_keep)
             record_decisions(board, who, rung, epoch, ranking, n_keep)
             who = who[ranking.order[:n_keep]]
-            if not len(who):
-                return
 
     def after(self, board: Board, who: NDArray[np.intp], epoch: int, rng: np.random.RandomState) -> Iterator[Request]:
         """Yield what to train beside the climb, after a rung."""

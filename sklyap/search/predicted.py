@@ -1,19 +1,24 @@
-"""The policy of this package: promotion by predicted final loss, never far below halving on loss."""
+"""The policy of this package: promotion by predicted final loss, beside the loss so far."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sklyap.search.belief import Belief, Estimate
 from sklyap.search.knowledge import Board, log_loss
+from sklyap.search.labels import FEWEST_LABELS, learn_from_networks, learn_from_numbers, rank_correlation, standardised
 from sklyap.search.policies import HalvingPolicy, Ranking, Request, record_decisions
-from sklyap.search.rungs import largest_start, rung_epochs, rung_sizes
+from sklyap.search.rungs import halving_cost, rung_epochs, rung_sizes
 
 __all__ = ["PredictorPolicy"]
+
+_SCREENING_SHARE = 0.5
+"""Of a budget that pays for spectra too, the most that goes into looking at untrained candidates."""
 
 
 class PredictorPolicy(HalvingPolicy):
@@ -21,7 +26,12 @@ class PredictorPolicy(HalvingPolicy):
 
     With a prior, more candidates are drawn than are trained: their spectra are looked at first. At every rung a share
     of the seats goes by the loss so far alone (by chance, before there is a loss), so that a belief that is wrong is
-    found out and the search recovers.
+    found out and the search recovers. Where the belief, or the loss, has ranked the losses at the next rung better than
+    the other in this search, by more than a standard error, it has all the seats. A candidate whose loss at the next
+    rung says little of the end, in the priors, counts as less than one.
+
+    What the loss at a rung was, given what was known a rung before, is learnt on the way and joins the belief, weighed
+    by how well it predicts candidates left out.
 
     Parameters
     ----------
@@ -34,7 +44,10 @@ class PredictorPolicy(HalvingPolicy):
     n_labelled : int, default=0
         Candidates that are finished right after the first rung.
     loss_share : float, default=0.5
-        Share of the seats at every rung that the loss so far, or chance, decides.
+        Share of the seats that the loss so far, or chance, decides as long as neither it nor the belief has been
+        better; with 1 it decides nearly all of them until the belief has.
+    spectrum_epochs : float, default=0.0
+        What a spectrum costs, in epochs of training, where the `budget` has to pay for spectra too.
     """
 
     name = "predictor"
@@ -50,12 +63,14 @@ class PredictorPolicy(HalvingPolicy):
         factor: float = 3,
         min_epochs: int = 1,
         budget: float | None = None,
+        spectrum_epochs: float = 0.0,
     ) -> None:
         super().__init__(n_candidates, factor=factor, min_epochs=min_epochs, budget=budget)
         self.belief = belief
         self.n_screened = n_screened
         self.n_labelled = n_labelled
         self.loss_share = loss_share
+        self.spectrum_epochs = spectrum_epochs
 
     def epochs(self, board: Board) -> list[int]:
         trained = super().epochs(board)
@@ -63,25 +78,59 @@ class PredictorPolicy(HalvingPolicy):
         return [0, *trained] if self.belief.priors and screens else trained
 
     def requests(self, board: Board, rng: np.random.RandomState) -> Iterator[Request]:
-        self._said: dict[int, tuple[NDArray[np.intp], Estimate]] = {}
+        self._said: list[tuple[int, NDArray[np.intp], Estimate]] = []
         epochs = self.epochs(board)
-        n = len(board) if self.n_screened is None else min(self.n_screened, len(board))
-        n = n if epochs[0] == 0 else self.start(board, epochs)
+        if self._is_too_dear(board, epochs):
+            plain = HalvingPolicy(self.n_candidates, factor=self.factor, min_epochs=self.min_epochs, budget=self.budget)
+            yield from plain.requests(board, rng)
+            return
+        n = self._n_looked_at(board) if epochs[0] == 0 else self.start(board, epochs)
         yield from self.climb(board, rng.permutation(len(board))[:n], epochs, rng)
+
+    # How many
 
     def sizes(self, board: Board, n: int, epochs: list[int]) -> list[int]:
         if epochs[0] > 0:
             return super().sizes(board, n, epochs)
         trained = rung_epochs(epochs[1], board.max_epochs, self.factor)
-        return [n, *rung_sizes(self.start(board, trained), len(trained), self.factor)]
+        return [n, *rung_sizes(min(self.start(board, trained), n), len(trained), self.factor)]
 
     def start(self, board: Board, epochs: list[int]) -> int:
         """Return how many candidates to train to the first rung."""
-        n = len(board) if self.n_candidates is None else min(self.n_candidates, len(board))
+        most = len(board) if self.n_candidates is None else min(self.n_candidates, len(board))
         if self.budget is None:
+            return most
+        left = self.budget - self.n_labelled * (board.max_epochs - epochs[0])
+        if self.belief.priors:
+            left -= self._price * self._n_looked_at(board)
+        n = 1
+        while n < most and self._cost(n + 1, epochs) <= left:
+            n += 1
+        return n
+
+    def _cost(self, n: int, epochs: list[int]) -> float:
+        """Return the epochs that `n` candidates take, the looks at all rungs but the last included."""
+        looks = sum(rung_sizes(n, len(epochs), self.factor)[:-1])
+        return halving_cost(n, epochs, self.factor) + self._price * looks
+
+    def _is_too_dear(self, board: Board, epochs: list[int]) -> bool:
+        """Tell whether the budget cannot pay for spectra and for one candidate that is trained to the end."""
+        if self.budget is None or self._price == 0:
+            return False
+        screening = self._price * self._n_looked_at(board) if epochs[0] == 0 else 0.0
+        return screening + self._cost(1, [epoch for epoch in epochs if epoch > 0]) > self.budget
+
+    def _n_looked_at(self, board: Board) -> int:
+        n = len(board) if self.n_screened is None else min(self.n_screened, len(board))
+        if self.budget is None or self._price == 0:
             return n
-        labels = self.n_labelled * (board.max_epochs - epochs[0])
-        return largest_start(self.budget - labels, epochs, self.factor, n)
+        return max(min(n, int(_SCREENING_SHARE * self.budget / self._price)), 1)
+
+    @property
+    def _price(self) -> float:
+        return self.spectrum_epochs if self.belief.needs_spectra else 0.0
+
+    # What decides
 
     def after(self, board: Board, who: NDArray[np.intp], epoch: int, rng: np.random.RandomState) -> Iterator[Request]:
         """Finish some candidates after the first rung, as labels."""
@@ -95,35 +144,91 @@ class PredictorPolicy(HalvingPolicy):
             record_decisions(board, finished, len(self.epochs(board)) - 1, board.max_epochs, reasons, 0)
 
     def rank(self, board: Board, who: NDArray[np.intp], epoch: int, rng: np.random.RandomState, n_keep: int) -> Ranking:
+        estimate = self._judge(board, who, epoch)
+        score = self._with_labels(board, who, epoch, self._with_next_rung(board, who, epoch, estimate.score))
+        predicted = self._on_the_scale_of_losses(epoch, score)
+        by_score = np.argsort(score, kind="stable")
+        word = "loss" if epoch > 0 else "chance"
+        other = np.argsort(board.best(epoch)[who], kind="stable") if epoch > 0 else rng.permutation(len(who))
+        order, reasons = _seats(by_score, other, n_keep, self._seats_of_the_other(board, epoch, n_keep), word)
+        return Ranking(order, **predicted, reasons=reasons)
+
+    def _judge(self, board: Board, who: NDArray[np.intp], epoch: int) -> Estimate:
+        """Return what is believed of candidates, and keep it to be compared with what becomes of them."""
         if self.belief.needs_spectra:
             board.look(who, epoch)
         said = board.said(self.belief, who, epoch)
-        estimate = self.belief.estimate(said, board.best(epoch)[who], epoch, self._trust(board, who, epoch))
-        self._said[epoch] = who, estimate
-        score = self._with_labels(board, who, epoch, estimate.score)
-        # Before there is a loss, seats that the belief does not decide go by chance.
-        other = np.argsort(board.best(epoch)[who], kind="stable") if epoch > 0 else rng.permutation(len(who))
-        n_other = min(math.ceil(self.loss_share * n_keep), n_keep - 1) if self.loss_share > 0 else 0
-        order, reasons = _seats(
-            np.argsort(score, kind="stable"), other, n_keep, n_other, "loss" if epoch > 0 else "chance"
-        )
+        estimate = self.belief.estimate(said, board.best(epoch)[who], epoch, self._trust(board))
+        self._said.append((epoch, who, estimate))
+        return estimate
+
+    def _on_the_scale_of_losses(self, epoch: int, score: NDArray[np.float64]) -> dict[str, Any]:
         scale = self.belief.scale
         if scale is None:
-            return Ranking(order, reasons=reasons)
+            return {}
         middle, width = scale[0] + scale[1] * score, scale[1] * self.belief.rung(epoch).residual
-        return Ranking(order, np.exp(middle), np.exp(middle - width), np.exp(middle + width), reasons)
+        return {"predicted": np.exp(middle), "low": np.exp(middle - width), "high": np.exp(middle + width)}
 
-    def _trust(self, board: Board, who: NDArray[np.intp], epoch: int) -> dict[str, float]:
-        """Return how far each source is to be trusted, from what it said of `who` at the rungs before."""
+    # What became of candidates
+
+    def _next_epoch(self, board: Board, epoch: int) -> int:
+        return next((later for later in self.epochs(board) if later > epoch), board.max_epochs)
+
+    def _went_on(self, board: Board, who: NDArray[np.intp], epoch: int) -> NDArray[np.intp]:
+        """Return the positions in `who` of candidates that went on to the next rung."""
+        here: NDArray[np.intp] = np.flatnonzero(
+            (board.reached[who] >= self._next_epoch(board, epoch)) & ~board.failed[who]
+        )
+        return here
+
+    def _trust(self, board: Board) -> dict[str, float]:
+        """Return how far each source is to be trusted, from what it said of those that went on since."""
         trust: dict[str, float] = {}
-        for earlier, (candidates, estimate) in self._said.items():
-            here = np.flatnonzero(np.isin(candidates, who))
-            if len(here) and epoch > 0:
-                outcome = log_loss(board.best(epoch)[candidates[here]])
+        for epoch, who, estimate in self._said:
+            here, later = self._went_on(board, who, epoch), self._next_epoch(board, epoch)
+            if len(here):
+                outcome = log_loss(board.best(later)[who[here]])
                 said = {name: values[here] for name, values in estimate.sources.items()}
-                for name, value in self.belief.trust(earlier, said, outcome, epoch).items():
+                for name, value in self.belief.trust(epoch, said, outcome, later).items():
                     trust[name] = min(trust.get(name, 1.0), value)
         return trust
+
+    def _seats_of_the_other(self, board: Board, epoch: int, n_keep: int) -> int:
+        """Return how many seats go by the loss, or by chance where there is none, from what each has been right in."""
+        lead, n = 0.0, 0.0
+        for earlier, who, estimate in self._said:
+            here, later = self._went_on(board, who, earlier), self._next_epoch(board, earlier)
+            if earlier == 0 or len(here) < 3:
+                continue
+            outcome = log_loss(board.best(later)[who[here]])
+            by_loss = rank_correlation(board.best(earlier)[who[here]], outcome)
+            # On a plateau the loss at the next rung says little of the end: such labels count for little.
+            worth = len(here) * self.belief.worth_of_loss(later) ** 2
+            lead += worth * (rank_correlation(estimate.score[here], outcome) - by_loss)
+            n += worth
+        if n >= FEWEST_LABELS and abs(lead) > np.sqrt(n):  # the standard error of a rank correlation is 1/sqrt(n)
+            return 0 if lead > 0 else n_keep
+        if epoch > 0 and self.loss_share == 1:
+            return n_keep
+        return min(math.ceil(self.loss_share * n_keep), n_keep - 1) if self.loss_share > 0 else 0
+
+    def _with_next_rung(
+        self, board: Board, who: NDArray[np.intp], epoch: int, score: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the belief after what the losses here were, given what was known of the same a rung before."""
+        before = [earlier for earlier in self.epochs(board) if earlier < epoch]
+        if not before:
+            return score
+        kinds = tuple(kind for kind in self.belief.kinds if not (self.belief.on_networks and kind == "spectrum"))
+        here = np.flatnonzero((board.reached >= epoch) & ~board.failed)
+        if "spectrum" in kinds:
+            here = here[~np.isnan(board.spectra[before[-1]][here]).all(axis=1)]
+        y = log_loss(board.best(epoch)[here])
+        said = learn_from_numbers(board, here, y, before[-1], who, epoch, kinds)
+        if said is None:
+            return score
+        weight = said[1] * self.belief.worth_of_loss(self._next_epoch(board, epoch))
+        return (1 - weight) * standardised(score) + weight * said[0]
 
     def _with_labels(
         self, board: Board, who: NDArray[np.intp], epoch: int, score: NDArray[np.float64]
@@ -132,9 +237,13 @@ class PredictorPolicy(HalvingPolicy):
         finished = np.flatnonzero((board.reached == board.max_epochs) & ~board.failed)
         if epoch == 0 or not self.n_labelled or not len(finished):
             return score
-        if self.belief.needs_spectra:
-            board.look(finished, epoch)
-        said = self.belief.from_labels(board.take(finished), board.take(who), epoch)
+        y = log_loss(board.best()[finished])
+        if self.belief.on_networks:
+            said = learn_from_networks(self.belief.model, board.take(finished), board.take(who), y, epoch)
+        else:
+            if self.belief.needs_spectra:
+                board.look(finished, epoch)
+            said = learn_from_numbers(board, finished, y, epoch, who, epoch, self.belief.kinds)
         return score if said is None else (1 - said[1]) * score + said[1] * said[0]
 
 

@@ -26,12 +26,13 @@ from sklyap.search.policies import (
     RandomPolicy,
 )
 from sklyap.search.predicted import PredictorPolicy
-from sklyap.search.spectra import default_transformer, read_population
-from sklyap.validation import check_int, check_real, seed_from
+from sklyap.search.spectra import default_transformer, read_population, timed_spectra
+from sklyap.validation import check_choice, check_int, check_real, seed_from
 
 __all__ = ["RecordedBoard", "ReplayResult", "replay_search"]
 
 _CALLER = "replay_search"
+_TIMED = 8
 _PLAIN: dict[str, type[Policy]] = {
     "random": RandomPolicy,
     "halving": HalvingPolicy,
@@ -46,7 +47,6 @@ _PREDICTORS = {
     "predictor, spectrum alone": ("spectrum",),
     "predictor without prior": FEATURES,
 }
-_LABELS_WITHOUT_PRIOR = 6
 
 
 def replay_search(
@@ -56,6 +56,8 @@ def replay_search(
     *,
     prior: Any = None,
     budgets: Sequence[float] = (0.03, 0.05, 0.1, 0.2, 0.4),
+    budget_in: str = "epochs",
+    spectrum_epochs: float | None = None,
     n_candidates: int | None = None,
     factor: float = 3,
     min_epochs: int = 1,
@@ -77,14 +79,18 @@ def replay_search(
     policy : str, Policy, list or dict of these
         "random", "halving", "hyperband", "extrapolation" (of the curves of losses), "oracle"; with a `prior`
         "predictor" and its ablations "predictor without spectrum", "predictor without hyperparameters", "predictor,
-        spectrum alone"; "predictor without prior", which learns from six candidates that it finishes first. A dict
-        gives names of your own.
+        spectrum alone"; "predictor without prior", which learns from rung to rung only. A dict gives names of your own.
     sequences : array-like of shape (n_sequences, n_steps, n_inputs), optional
         What drives the networks for their spectra. Four are enough.
     prior : NetworkPopulation, pair (NetworkPopulation, sequences), or list of these, optional
         What "predictor" learns from.
     budgets : sequence of float, default=(0.03, 0.05, 0.1, 0.2, 0.4)
-        Epochs to spend, as shares of the epochs that training all candidates takes.
+        What to spend, as shares of what training all candidates takes.
+    budget_in : {"epochs", "seconds"}, default="epochs"
+        Whether that is epochs of training, or recorded seconds of it and those that spectra take.
+    spectrum_epochs : float, optional
+        What a spectrum costs, as a share of the mean epoch of training. By default the spectra of eight networks are
+        computed anew and timed; give it where the training was timed on another machine, or under another load.
     n_candidates : int, optional
         Candidates that each repetition draws from the population, without replacement; by default 80 % of it.
     factor, min_epochs
@@ -128,6 +134,9 @@ def replay_search(
     check_int(n_repeats, "n_repeats", low=1, caller=_CALLER)
     shares = [check_real(budget, "budgets", low=0.0, caller=_CALLER) for budget in budgets]
     check_real(confidence, "confidence", low=0.0, high=1.0, caller=_CALLER)
+    check_choice(budget_in, "budget_in", ("epochs", "seconds"), caller=_CALLER)
+    if spectrum_epochs is not None:
+        check_real(spectrum_epochs, "spectrum_epochs", low=0.0, caller=_CALLER)
     policies = _named(policy)
     given = [p for p in policies.values() if isinstance(p, str) and p in _PREDICTORS]
     if any(p != "predictor without prior" for p in given) and prior is None:
@@ -138,12 +147,17 @@ def replay_search(
     looks = [p for p in policies.values() if not isinstance(p, str) or "spectrum" in _PREDICTORS.get(p, ())]
     pairs = _pairs(prior)
     names = [name for known, _ in pairs for name in known.params.columns]
-    source = _Source.of(population, sequences, transformer, names, spectra=bool(looks))
+    source = _Source.of(population, sequences, transformer, names, spectra=bool(looks), price=spectrum_epochs)
+    if budget_in == "seconds" and np.isnan(source.seconds).all():
+        raise ValueError(
+            f"The 'budget_in' parameter of {_CALLER} must be 'epochs' for a population whose training was not timed. "
+            "Got 'seconds' instead."
+        )
     n = len(source.truth)
     n_pool = max(1, round(0.8 * n)) if n_candidates is None else n_candidates
     check_int(n_pool, "n_candidates", low=1, high=n, caller=_CALLER)
     priors = [
-        _Source.of(p, sequences if own is None else own, transformer, names, spectra=bool(looks)).truth
+        _Source.of(p, sequences if own is None else own, transformer, names, spectra=bool(looks), price=0.0).truth
         for p, own in pairs
     ]
     seed = seed_from(random_state)
@@ -152,7 +166,7 @@ def replay_search(
     for name, rule in built.items():
         for share in shares:
             for repeat in range(n_repeats):
-                row = _replay(source, rule, n_pool, share, np.random.RandomState([seed % 2**32, repeat]))
+                row = _replay(source, rule, n_pool, share, budget_in, np.random.RandomState([seed % 2**32, repeat]))
                 rows.append({"policy": name, "budget": share, "repeat": repeat, **row})
     return ReplayResult(pd.DataFrame(rows), n_candidates=n_pool, confidence=confidence)
 
@@ -231,16 +245,22 @@ class RecordedBoard(Board):
         self.kept = self.truth.kept
         self.epochs_spent, self.seconds_spent, self.n_spectra = 0, 0.0, 0
 
-    def train(self, who: NDArray[np.intp], epoch: int, budget: float) -> bool:
+    def train(self, who: NDArray[np.intp], epoch: int, budget: float, budget_in: str = "epochs") -> bool:
         """Reveal the losses of candidates up to `epoch`, as many as `budget` allows; tell whether it was all."""
-        costs = np.maximum(epoch - np.maximum(self.reached[who], 0), 0)
-        affordable = self.epochs_spent + np.cumsum(costs) <= budget
+        before = np.maximum(self.reached[who], 0)
+        epochs = np.maximum(epoch - before, 0)
+        # Sums over the epochs up to each one: those of a candidate are a difference of two.
+        sums = self.source.cumulated[self.rows[who]]
+        seconds = sums[np.arange(len(who)), np.maximum(epoch, before)] - sums[np.arange(len(who)), before]
+        if budget_in == "seconds":
+            affordable = self.seconds_spent + np.cumsum(seconds) <= budget
+        else:
+            affordable = self.epochs_spent + np.cumsum(epochs) <= budget
         who = who[affordable]
         self.losses[who, :epoch] = self.truth.losses[who, :epoch]
-        for i in who[self.reached[who] < epoch]:
-            self.seconds_spent += self.source.seconds[self.rows[i], max(self.reached[i], 0) : epoch].sum()
         self.reached[who] = np.maximum(self.reached[who], epoch)
-        self.epochs_spent += int(costs[affordable].sum())
+        self.epochs_spent += int(epochs[affordable].sum())
+        self.seconds_spent += float(seconds[affordable].sum())
         return bool(affordable.all())
 
     def look(self, who: NDArray[np.intp], epoch: int) -> None:
@@ -261,10 +281,20 @@ class _Source:
     def __init__(self, truth: Knowledge, seconds: NDArray[np.float64], seconds_per_spectrum: float) -> None:
         self.truth = truth
         self.seconds, self.seconds_per_spectrum = seconds, seconds_per_spectrum
+        self.cumulated = np.pad(np.cumsum(seconds, axis=1), ((0, 0), (1, 0)))
         self._said: dict[tuple[int, int], tuple[Any, dict[str, NDArray[np.float64]]]] = {}
 
     @classmethod
-    def of(cls, population: Any, sequences: Any, transformer: Any, names: Sequence[str], *, spectra: bool) -> _Source:
+    def of(
+        cls,
+        population: Any,
+        sequences: Any,
+        transformer: Any,
+        names: Sequence[str],
+        *,
+        spectra: bool,
+        price: float | None = None,
+    ) -> _Source:
         """Read a population, with its spectra where they are wanted."""
         if isinstance(population, Knowledge):
             return cls(population, np.full(population.losses.shape, np.nan), np.nan)
@@ -283,15 +313,20 @@ class _Source:
                 if transformer is None
                 else clone(transformer).set_params(sequences=sequences)
             )
-        known, took = read_population(population, transformer if spectra else None)
+        known, _ = read_population(population, transformer if spectra else None)
         records = population.records
         known.params = params_table([record.params for record in records], records[0].estimator(), names)
         seconds = np.full(known.losses.shape, np.nan)
         for row, record in enumerate(records):
             durations = record.history.get("dur", np.empty(0))
             seconds[row, : len(durations)] = durations
-        n_spectra = len(records) * max(len(known.spectra), 1)
-        return cls(known, seconds, took / n_spectra if spectra else 0.0)
+        if not spectra:
+            return cls(known, seconds, 0.0)
+        if price is not None:
+            return cls(known, seconds, price * float(np.nanmean(seconds)))
+        # A cache of spectra would make them free, so some are computed anew.
+        few = list(population.networks(known.kept[0]))[:_TIMED]
+        return cls(known, seconds, timed_spectra(clone(transformer).set_params(memory=None), few)[1] / len(few))
 
     def said(self, belief: Belief, epoch: int) -> dict[str, NDArray[np.float64]]:
         """Return what the models of a belief say of all networks, which they are asked once."""
@@ -305,13 +340,20 @@ class _Source:
         return self._said[key][1]
 
 
-def _replay(source: _Source, policy: Policy, n_pool: int, share: float, rng: np.random.RandomState) -> dict[str, float]:
+def _replay(
+    source: _Source, policy: Policy, n_pool: int, share: float, budget_in: str, rng: np.random.RandomState
+) -> dict[str, float]:
     """Run one search and return what it found."""
     board = RecordedBoard(source, rng.permutation(len(source.truth))[:n_pool])
     rule = copy.copy(policy)
     rule.budget = budget = max(share * n_pool * board.max_epochs, 1)
+    if budget_in == "seconds":
+        # Policies plan in epochs; what is spent is seconds.
+        budget = share * float(np.nansum(source.seconds[board.rows]))
+        if isinstance(rule, PredictorPolicy):
+            rule.spectrum_epochs = source.seconds_per_spectrum / float(np.nanmean(source.seconds))
     for request in rule.requests(board, rng):
-        if not board.train(np.asarray(request.candidates), request.epoch, budget):
+        if not board.train(np.asarray(request.candidates), request.epoch, budget, budget_in):
             break
     found = board.best().min()
     regret = np.inf if np.isinf(found) else float(log_loss(found) - log_loss(board.truth.best().min()))
@@ -358,4 +400,4 @@ def _built(policy: Any, priors: list[Knowledge], *, factor: float, min_epochs: i
         return _PLAIN[policy](**options)
     without = policy == "predictor without prior"
     belief = Belief([] if without else priors, kinds=_PREDICTORS[policy], random_state=seed)
-    return PredictorPolicy(belief, n_labelled=_LABELS_WITHOUT_PRIOR if without else 0, **options)
+    return PredictorPolicy(belief, **options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "search_evidence.py"
@@ -26,6 +27,7 @@ def test_it_replays_a_study(example, tmp_path, capsys):
     options = ["--networks", "10", "--repeats", "3", "--jobs", "1", "--output", str(tmp_path)]
     options += ["--studies", "adding-40", "--policies", "halving", "predictor"]
     (table,) = example.main(options)
-    assert set(table["policy"]) == {"halving", "predictor"} and len(table) == 4
+    assert set(table["policy"]) == {"halving", "predictor"} and len(table) == 8
+    assert set(table["budget_in"]) == {"epochs", "seconds"} and np.isfinite(table["regret"]).all()
     assert "10 networks (8 in each search)" in capsys.readouterr().out
     assert (tmp_path / "regret_adding-40.png").exists() and (tmp_path / "replays.csv").exists()
