@@ -124,7 +124,7 @@ def study(name, options):
     losses = searched.best_losses
     price = spectrum_cost(searched, tasks[0])
     curves = {}
-    for unit in ("epochs", "seconds"):
+    for unit in ("epochs", "cost"):
         start = time.perf_counter()
         result = replay_search(
             searched,
@@ -132,7 +132,7 @@ def study(name, options):
             probes(tasks[0]),
             prior=(prior, probes(tasks[1])),
             budgets=BUDGETS,
-            budget_in=unit,
+            count_spectra=unit == "cost",
             spectrum_epochs=price,
             n_repeats=options.repeats,
             transformer=LyapunovSpectrumTransformer(**SPECTRA, memory=str(Path(options.output) / "cache")),
@@ -153,7 +153,8 @@ def show(curve, unit, policies):
         cell=[f"{r:.2f} ± {(h - low) / 2:.2f} ({100 * s:.0f} %)"
               for r, low, h, s in curve[["regret", "low", "high", "solved"]].to_numpy()]
     )  # fmt: skip
-    print(f"budgets are shares of the {unit} of training all")
+    counted = "spectra are counted" if unit == "cost" else "spectra are not counted"
+    print(f"budgets are shares of the epochs of training all; {counted}")
     table = cells.pivot(index="policy", columns="budget", values="cell").loc[policies]
     print("| policy | " + " | ".join(f"{100 * budget:g} %" for budget in table.columns) + " |")
     print("|---" * (len(table.columns) + 1) + "|")
@@ -162,7 +163,7 @@ def show(curve, unit, policies):
 
 
 def draw(curves, name, options):
-    """Save regret against epochs and against seconds, spectra included."""
+    """Save regret against epochs of training, and against the same with the spectra counted."""
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained", sharey=True)
     for ax, (unit, curve) in zip(axes, curves.items(), strict=True):
         shown = curve[~curve["policy"].isin(["extrapolation", "predictor without prior"])]

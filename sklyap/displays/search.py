@@ -148,7 +148,7 @@ class RegretDisplay(Display):
 
     def __init__(self, table: Any, *, against: str = "epochs") -> None:
         self.table = table
-        self.against = check_choice(against, "against", ("epochs", "seconds"), caller="RegretDisplay")
+        self.against = check_choice(against, "against", ("epochs", "cost", "seconds"), caller="RegretDisplay")
 
     @classmethod
     def from_replay(cls, result: Any, *, against: str = "epochs", ax: Any = None) -> RegretDisplay:
@@ -174,5 +174,6 @@ class RegretDisplay(Display):
             spent, marker = rows[self.against].to_numpy(), MARKERS[i % len(MARKERS)]
             (line,) = ax.plot(spent, rows["regret"], marker=marker, markersize=5, label=policy)
             ax.fill_between(spent, rows["low"], rows["high"], color=line.get_color(), alpha=0.15, linewidth=0)
-        ax.set(xlabel=f"{self.against} spent", ylabel="mean regret (ln loss)", xscale="log")
+        label = "epochs spent, spectra included" if self.against == "cost" else f"{self.against} spent"
+        ax.set(xlabel=label, ylabel="mean regret (ln loss)", xscale="log")
         ax.legend()

@@ -27,7 +27,7 @@ from sklyap.search.policies import (
 )
 from sklyap.search.predicted import PredictorPolicy
 from sklyap.search.spectra import default_transformer, read_population, timed_spectra
-from sklyap.validation import check_choice, check_int, check_real, seed_from
+from sklyap.validation import check_bool, check_int, check_real, seed_from
 
 __all__ = ["RecordedBoard", "ReplayResult", "replay_search"]
 
@@ -56,7 +56,7 @@ def replay_search(
     *,
     prior: Any = None,
     budgets: Sequence[float] = (0.03, 0.05, 0.1, 0.2, 0.4),
-    budget_in: str = "epochs",
+    count_spectra: bool = False,
     spectrum_epochs: float | None = None,
     n_candidates: int | None = None,
     factor: float = 3,
@@ -85,12 +85,13 @@ def replay_search(
     prior : NetworkPopulation, pair (NetworkPopulation, sequences), or list of these, optional
         What "predictor" learns from.
     budgets : sequence of float, default=(0.03, 0.05, 0.1, 0.2, 0.4)
-        What to spend, as shares of what training all candidates takes.
-    budget_in : {"epochs", "seconds"}, default="epochs"
-        Whether that is epochs of training, or recorded seconds of it and those that spectra take.
+        Epochs to spend, as shares of the epochs that training all candidates takes.
+    count_spectra : bool, default=False
+        Whether budgets pay for spectra too, each as `spectrum_epochs` epochs.
     spectrum_epochs : float, optional
         What a spectrum costs, as a share of the mean epoch of training. By default the spectra of eight networks are
-        computed anew and timed; give it where the training was timed on another machine, or under another load.
+        computed anew and timed, cached or not; give it where the training was timed on another machine, or under
+        another load.
     n_candidates : int, optional
         Candidates that each repetition draws from the population, without replacement; by default 80 % of it.
     factor, min_epochs
@@ -134,7 +135,7 @@ def replay_search(
     check_int(n_repeats, "n_repeats", low=1, caller=_CALLER)
     shares = [check_real(budget, "budgets", low=0.0, caller=_CALLER) for budget in budgets]
     check_real(confidence, "confidence", low=0.0, high=1.0, caller=_CALLER)
-    check_choice(budget_in, "budget_in", ("epochs", "seconds"), caller=_CALLER)
+    check_bool(count_spectra, "count_spectra", caller=_CALLER)
     if spectrum_epochs is not None:
         check_real(spectrum_epochs, "spectrum_epochs", low=0.0, caller=_CALLER)
     policies = _named(policy)
@@ -148,10 +149,10 @@ def replay_search(
     pairs = _pairs(prior)
     names = [name for known, _ in pairs for name in known.params.columns]
     source = _Source.of(population, sequences, transformer, names, spectra=bool(looks), price=spectrum_epochs)
-    if budget_in == "seconds" and np.isnan(source.seconds).all():
+    if count_spectra and np.isnan(source.price):
         raise ValueError(
-            f"The 'budget_in' parameter of {_CALLER} must be 'epochs' for a population whose training was not timed. "
-            "Got 'seconds' instead."
+            f"The 'spectrum_epochs' parameter of {_CALLER} must be given with count_spectra=True for a population "
+            "whose training was not timed. Got None."
         )
     n = len(source.truth)
     n_pool = max(1, round(0.8 * n)) if n_candidates is None else n_candidates
@@ -166,7 +167,7 @@ def replay_search(
     for name, rule in built.items():
         for share in shares:
             for repeat in range(n_repeats):
-                row = _replay(source, rule, n_pool, share, budget_in, np.random.RandomState([seed % 2**32, repeat]))
+                row = _replay(source, rule, n_pool, share, count_spectra, np.random.RandomState([seed % 2**32, repeat]))
                 rows.append({"policy": name, "budget": share, "repeat": repeat, **row})
     return ReplayResult(pd.DataFrame(rows), n_candidates=n_pool, confidence=confidence)
 
@@ -178,9 +179,9 @@ class ReplayResult:
     Attributes
     ----------
     table : DataFrame
-        A row for each policy, budget and repetition: ``epochs`` and ``seconds`` spent (spectra included), number of
-        ``spectra``, the lowest ``loss`` found, and the ``regret``, ln of it over the lowest loss that any of the
-        candidates has.
+        A row for each policy, budget and repetition: ``epochs`` trained, ``cost`` (the same and the spectra, in
+        epochs), ``seconds`` (of both, recorded), number of ``spectra``, the lowest ``loss`` found, and the ``regret``,
+        ln of it over the lowest loss that any of the candidates has.
     n_candidates : int
         Candidates in each repetition.
     confidence : float
@@ -201,8 +202,8 @@ class ReplayResult:
         Returns
         -------
         DataFrame
-            Columns ``policy``, ``budget``, means ``epochs``, ``seconds`` and ``spectra``, the mean ``regret`` with its
-            interval ``low`` to ``high``, ``median``, and the share ``solved``.
+            Columns ``policy``, ``budget``, means ``epochs``, ``cost``, ``seconds`` and ``spectra``, the mean ``regret``
+            with its interval ``low`` to ``high``, ``median``, and the share ``solved``.
         """
         width = float(norm.ppf((1 + self.confidence) / 2))
         rows = []
@@ -214,6 +215,7 @@ class ReplayResult:
                     "policy": policy,
                     "budget": budget,
                     "epochs": group["epochs"].mean(),
+                    "cost": group["cost"].mean(),
                     "seconds": group["seconds"].mean(),
                     "spectra": group["spectra"].mean(),
                     "regret": regret.mean(),
@@ -235,33 +237,37 @@ class RecordedBoard(Board):
         The population.
     rows : ndarray of int
         The candidates in it.
+    counted_price : float, default=0.0
+        Epochs that the budget pays for a spectrum.
     """
 
-    def __init__(self, source: _Source, rows: NDArray[np.intp]) -> None:
+    def __init__(self, source: _Source, rows: NDArray[np.intp], counted_price: float = 0.0) -> None:
         self.truth = source.truth.take(rows)
         super().__init__(self.truth.params, self.truth.max_epochs)
-        self.source, self.rows = source, rows
+        self.source, self.rows, self.counted_price = source, rows, counted_price
         self.spectra = {epoch: np.full_like(values, np.nan) for epoch, values in self.truth.spectra.items()}
         self.kept = self.truth.kept
         self.epochs_spent, self.seconds_spent, self.n_spectra = 0, 0.0, 0
 
-    def train(self, who: NDArray[np.intp], epoch: int, budget: float, budget_in: str = "epochs") -> bool:
+    def train(self, who: NDArray[np.intp], epoch: int, budget: float) -> bool:
         """Reveal the losses of candidates up to `epoch`, as many as `budget` allows; tell whether it was all."""
         before = np.maximum(self.reached[who], 0)
-        epochs = np.maximum(epoch - before, 0)
+        costs = np.maximum(epoch - before, 0)
+        affordable = self.spent + np.cumsum(costs) <= budget
         # Sums over the epochs up to each one: those of a candidate are a difference of two.
         sums = self.source.cumulated[self.rows[who]]
         seconds = sums[np.arange(len(who)), np.maximum(epoch, before)] - sums[np.arange(len(who)), before]
-        if budget_in == "seconds":
-            affordable = self.seconds_spent + np.cumsum(seconds) <= budget
-        else:
-            affordable = self.epochs_spent + np.cumsum(epochs) <= budget
         who = who[affordable]
         self.losses[who, :epoch] = self.truth.losses[who, :epoch]
         self.reached[who] = np.maximum(self.reached[who], epoch)
-        self.epochs_spent += int(epochs[affordable].sum())
+        self.epochs_spent += int(costs[affordable].sum())
         self.seconds_spent += float(seconds[affordable].sum())
         return bool(affordable.all())
+
+    @property
+    def spent(self) -> float:
+        """What the budget has paid for."""
+        return self.epochs_spent + self.counted_price * self.n_spectra
 
     def look(self, who: NDArray[np.intp], epoch: int) -> None:
         at = self.truth.last_kept(epoch)
@@ -278,9 +284,10 @@ class RecordedBoard(Board):
 class _Source:
     """A recorded population, and what models have said of its networks."""
 
-    def __init__(self, truth: Knowledge, seconds: NDArray[np.float64], seconds_per_spectrum: float) -> None:
+    def __init__(self, truth: Knowledge, seconds: NDArray[np.float64], price: float) -> None:
         self.truth = truth
-        self.seconds, self.seconds_per_spectrum = seconds, seconds_per_spectrum
+        # Epochs and seconds of a spectrum.
+        self.price, self.seconds_per_spectrum = price, price * _mean(seconds)
         self.cumulated = np.pad(np.cumsum(seconds, axis=1), ((0, 0), (1, 0)))
         self._said: dict[tuple[int, int], tuple[Any, dict[str, NDArray[np.float64]]]] = {}
 
@@ -297,7 +304,7 @@ class _Source:
     ) -> _Source:
         """Read a population, with its spectra where they are wanted."""
         if isinstance(population, Knowledge):
-            return cls(population, np.full(population.losses.shape, np.nan), np.nan)
+            return cls(population, np.full(population.losses.shape, np.nan), np.nan if price is None else price)
         if not isinstance(population, NetworkPopulation) or not len(population):
             raise TypeError(
                 f"The 'population' parameter of {_CALLER} must be a NetworkPopulation with networks that did not fail. "
@@ -323,10 +330,11 @@ class _Source:
         if not spectra:
             return cls(known, seconds, 0.0)
         if price is not None:
-            return cls(known, seconds, price * float(np.nanmean(seconds)))
+            return cls(known, seconds, price)
         # A cache of spectra would make them free, so some are computed anew.
         few = list(population.networks(known.kept[0]))[:_TIMED]
-        return cls(known, seconds, timed_spectra(clone(transformer).set_params(memory=None), few)[1] / len(few))
+        took = timed_spectra(clone(transformer).set_params(memory=None), few)[1] / len(few)
+        return cls(known, seconds, took / _mean(seconds))
 
     def said(self, belief: Belief, epoch: int) -> dict[str, NDArray[np.float64]]:
         """Return what the models of a belief say of all networks, which they are asked once."""
@@ -341,29 +349,33 @@ class _Source:
 
 
 def _replay(
-    source: _Source, policy: Policy, n_pool: int, share: float, budget_in: str, rng: np.random.RandomState
+    source: _Source, policy: Policy, n_pool: int, share: float, count_spectra: bool, rng: np.random.RandomState
 ) -> dict[str, float]:
     """Run one search and return what it found."""
-    board = RecordedBoard(source, rng.permutation(len(source.truth))[:n_pool])
+    price = source.price if count_spectra else 0.0
+    board = RecordedBoard(source, rng.permutation(len(source.truth))[:n_pool], price)
     rule = copy.copy(policy)
     rule.budget = budget = max(share * n_pool * board.max_epochs, 1)
-    if budget_in == "seconds":
-        # Policies plan in epochs; what is spent is seconds.
-        budget = share * float(np.nansum(source.seconds[board.rows]))
-        if isinstance(rule, PredictorPolicy):
-            rule.spectrum_epochs = source.seconds_per_spectrum / float(np.nanmean(source.seconds))
+    if isinstance(rule, PredictorPolicy):
+        rule.spectrum_epochs = price
     for request in rule.requests(board, rng):
-        if not board.train(np.asarray(request.candidates), request.epoch, budget, budget_in):
+        if not board.train(np.asarray(request.candidates), request.epoch, budget):
             break
     found = board.best().min()
     regret = np.inf if np.isinf(found) else float(log_loss(found) - log_loss(board.truth.best().min()))
     return {
         "epochs": board.epochs_spent,
+        "cost": board.epochs_spent + (source.price * board.n_spectra if board.n_spectra else 0.0),
         "seconds": board.seconds_spent,
         "spectra": board.n_spectra,
         "loss": float(found),
         "regret": regret,
     }
+
+
+def _mean(seconds: NDArray[np.float64]) -> float:
+    known = seconds[~np.isnan(seconds)]
+    return float(known.mean()) if len(known) else np.nan
 
 
 def _named(policy: Any) -> dict[str, Any]:

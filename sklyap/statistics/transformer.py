@@ -95,6 +95,9 @@ class SpectrumStatistics(TransformerMixin, BaseEstimator):
         spectra (n_spectra, n_exponents) and return (n_spectra,).
     zero_tolerance : float, default=0.01
         How far from zero an exponent may lie and still count as near zero, in the units of the exponents.
+    floor : float, optional
+        Exponents below it count as it, in their units. A direction that shrinks by e⁻⁵ and one that shrinks by e⁻³⁰ per
+        step are forgotten alike, but a few of the latter decide means, sums and variances, and a line fitted to them.
 
     Attributes
     ----------
@@ -141,9 +144,11 @@ class SpectrumStatistics(TransformerMixin, BaseEstimator):
         statistics: str | Statistic | Sequence[str | Statistic] = "all",
         *,
         zero_tolerance: float = 0.01,
+        floor: float | None = None,
     ) -> None:
         self.statistics = statistics
         self.zero_tolerance = zero_tolerance
+        self.floor = floor
 
     def fit(self, X: ArrayLike, y: Any = None) -> SpectrumStatistics:
         """Check the parameters and the width of the spectra.
@@ -191,5 +196,8 @@ class SpectrumStatistics(TransformerMixin, BaseEstimator):
         return resolve(self.statistics, tolerance, name)
 
     def _validate(self, X: ArrayLike, *, reset: bool) -> NDArray[np.float64]:
+        if self.floor is not None:
+            check_real(self.floor, "floor", caller=type(self).__name__)
         checked = validate_data(self, X, reset=reset, dtype=np.float64, ensure_all_finite=False)
-        return check_exponents(checked, caller=type(self).__name__)
+        exponents = check_exponents(checked, caller=type(self).__name__)
+        return exponents if self.floor is None else np.maximum(exponents, self.floor)

@@ -28,6 +28,6 @@ def test_it_replays_a_study(example, tmp_path, capsys):
     options += ["--studies", "adding-40", "--policies", "halving", "predictor"]
     (table,) = example.main(options)
     assert set(table["policy"]) == {"halving", "predictor"} and len(table) == 8
-    assert set(table["budget_in"]) == {"epochs", "seconds"} and np.isfinite(table["regret"]).all()
+    assert set(table["budget_in"]) == {"epochs", "cost"} and np.isfinite(table["regret"]).all()
     assert "10 networks (8 in each search)" in capsys.readouterr().out
     assert (tmp_path / "regret_adding-40.png").exists() and (tmp_path / "replays.csv").exists()

@@ -1,4 +1,4 @@
-"""What a replay spends: budgets in seconds, and the price of spectra; what the policy learns on the way."""
+"""What a replay spends on spectra, and what the policy learns on the way."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sklyap.datasets import make_recall
 from sklyap.search import Belief, Board, Knowledge, PredictorPolicy, replay_search
 from sklyap.search.belief import Estimate
 from sklyap.search.labels import learn_from_numbers
+from sklyap.search.spectra import default_transformer
 
 
 @pytest.fixture(scope="module")
@@ -32,36 +33,48 @@ def replayed(population, policy, **options):
     )
 
 
-def test_a_budget_in_seconds_is_not_overdrawn_by_training(population):
-    seconds = np.sort([record.history["dur"].sum() for record in population[0].records])
-    result = replayed(population, ["halving", "random"], budgets=[0.3], budget_in="seconds")
-    assert (result.table["seconds"] <= 0.3 * seconds[-16:].sum()).all()
-    assert (result.table["epochs"] > 0).all()
-
-
-def test_spectra_are_paid_for_in_seconds(population):
+def test_spectra_are_paid_for_where_they_count(population):
     """At a price of two epochs, half of the budget, 0.4 x 16 x 4 epochs, pays for six spectra of the untrained."""
     epoch = np.mean([record.history["dur"] for record in population[0].records])
     tables = {
-        price: replayed(population, "predictor", budgets=[0.4], budget_in="seconds", spectrum_epochs=price).table
-        for price in (0.0, 2.0)
+        counts: replayed(population, "predictor", budgets=[0.4], count_spectra=counts, spectrum_epochs=2.0).table
+        for counts in (False, True)
     }
-    assert (tables[0.0]["spectra"] > 16).all() and (tables[2.0]["spectra"] <= 6 + 4).all()
-    assert (tables[2.0]["seconds"] >= 2 * epoch * tables[2.0]["spectra"]).all()
-    assert (tables[2.0]["epochs"] < tables[0.0]["epochs"]).all()
+    assert (tables[False]["spectra"] > 16).all() and (tables[True]["spectra"] <= 6 + 4).all()
+    assert (tables[True]["epochs"] < tables[False]["epochs"]).all()
+    for table in tables.values():
+        np.testing.assert_allclose(table["cost"], table["epochs"] + 2 * table["spectra"])
+        assert (table["seconds"] > 2 * epoch * table["spectra"]).all()
+
+
+def test_a_budget_that_cannot_pay_for_spectra_goes_into_halving(population):
+    dear = replayed(population, "predictor", budgets=[0.2], count_spectra=True, spectrum_epochs=50.0).table
+    plain = replayed(population, "halving", budgets=[0.2]).table
+    assert (dear["spectra"] == 0).all()
+    np.testing.assert_array_equal(dear["regret"], plain["regret"])
 
 
 def test_policies_without_spectra_pay_for_none(population):
-    table = replayed(population, "predictor without spectrum", budgets=[0.4], spectrum_epochs=5.0).table
-    assert (table["spectra"] == 0).all()
+    options = {"budgets": [0.4], "count_spectra": True, "spectrum_epochs": 5.0}
+    table = replayed(population, "predictor without spectrum", **options).table
+    assert (table["spectra"] == 0).all() and (table["cost"] == table["epochs"]).all()
 
 
-def test_populations_that_were_not_timed_have_no_budget_in_seconds():
+def test_a_cache_does_not_make_spectra_free(population, tmp_path):
+    sequences = population[1]
+    transformer = default_transformer(sequences).set_params(memory=str(tmp_path))
+    costs = [
+        replayed(population, "predictor", budgets=[0.4], transformer=transformer).table["cost"].mean() for _ in range(2)
+    ]
+    assert min(costs) > 1.1 * 0.4 * 16 * 4 * 0.5
+
+
+def test_wrong_prices_are_named():
     known = Knowledge(pd.DataFrame({"lr": np.arange(10.0)}), np.ones((10, 3)))
-    with pytest.raises(ValueError, match=r"'budget_in' .* must be 'epochs' .* not timed"):
-        replay_search(known, "halving", budget_in="seconds")
-    with pytest.raises(ValueError, match="'budget_in'"):
-        replay_search(known, "halving", budget_in="hours")
+    with pytest.raises(ValueError, match=r"'spectrum_epochs' .* must be given .* not timed"):
+        replay_search(known, "halving", count_spectra=True)
+    with pytest.raises(TypeError, match="'count_spectra'"):
+        replay_search(known, "halving", count_spectra="yes")
     with pytest.raises(ValueError, match="'spectrum_epochs'"):
         replay_search(known, "halving", spectrum_epochs=-1.0)
 
