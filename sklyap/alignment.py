@@ -41,7 +41,7 @@ class GradientAlignmentAnalyzer(NetworkTransformer):
     state : {"full", "hidden"}, default="full"
         With "hidden" (all but the hidden state frozen) the gradient rebuilt from Q and R is an approximation.
     loss : "auto", "cross_entropy", "mse", or callable ``(outputs, targets) -> loss``, default="auto"
-        See :func:`~sklyap.gradients.loss_gradient`.
+        See :func:`~sklyap.loss_gradient`.
     weight : str, optional
         Which recurrent weights of a stack: ``"weight_hh_l1"`` or ``"cells.1.weight_hh"``; the first layer's by default.
     prefixes : "auto", sequence of int, or None, default="auto"
@@ -55,7 +55,7 @@ class GradientAlignmentAnalyzer(NetworkTransformer):
     n_baseline : int, default=100
         Random rotations behind the intervals of `analyze`; 0 for none.
     orthonormalizer, checkpoint, batch_size, layer, forward_kwargs, dtype, device, random_state
-        See :func:`~sklyap.gradients.loss_gradient`.
+        See :func:`~sklyap.loss_gradient`.
     n_jobs : int, optional
         How many networks to transform at once, each on one thread, through joblib.
     verbose : int, default=0

@@ -38,6 +38,14 @@ class CovariantVectors:
         Means of `growth` over steps and sequences, in the order of `vectors`.
     warmup, cooldown : int
         Steps left out at the start and at the end.
+
+    Examples
+    --------
+    >>> from sklyap import covariant_lyapunov_vectors
+    >>> from sklyap.datasets import systems
+    >>> vectors = covariant_lyapunov_vectors(systems.henon().cell, 400, random_state=0)
+    >>> vectors.exponents.shape
+    (2,)
     """
 
     vectors: np.ndarray
@@ -197,9 +205,13 @@ def covariant_lyapunov_vectors(
     cooldown : int or "auto", default="auto"
         Last steps, the transient of the vectors, which converge backward in time; "auto" is as many as for `warmup`.
     orthonormalizer : {"auto", "householder", "cholesky"}, default="auto"
+        How bases are made orthonormal; see :func:`~sklyap.orthonormalize.orthonormalize`.
     state : {"full", "hidden"}, default="full"
+        The whole state, or with "hidden" the first block alone.
     dtype : {"float64", "float32"}, default="float64"
+        Precision of the computation.
     device : str, default="auto"
+        Where it runs; "auto" takes a GPU if there is one.
     batch_size : int, optional
         How many sequences to carry at once; all by default.
     layer : str, optional

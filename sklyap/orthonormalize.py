@@ -99,6 +99,7 @@ def orthonormalize_graded(Z: Tensor) -> tuple[Tensor, Tensor]:
     Parameters
     ----------
     Z : Tensor of shape (*batch, n, k)
+        Columns to factor.
 
     Returns
     -------
@@ -109,6 +110,15 @@ def orthonormalize_graded(Z: Tensor) -> tuple[Tensor, Tensor]:
     ----------
     .. [1] Cox, A. J. and Higham, N. J. (1998). Stability of Householder QR factorization for weighted least squares
        problems. Numerical Analysis 1997, Pitman Research Notes in Mathematics 380.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap.orthonormalize import orthonormalize_graded
+    >>> Z = torch.randn(2, 6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    >>> Q, R = orthonormalize_graded(Z)
+    >>> bool(torch.allclose(Q @ R, Z))
+    True
     """
     order = Z.abs().amax(-1).argsort(-1, descending=True).unsqueeze(-1).expand_as(Z)
     Q, R = _householder(Z.gather(-2, order))
@@ -138,6 +148,7 @@ def cholesky_qr2(Z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Parameters
     ----------
     Z : Tensor of shape (*batch, n, k)
+        Columns to factor.
 
     Returns
     -------
@@ -150,6 +161,15 @@ def cholesky_qr2(Z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     ----------
     .. [1] Barlow, J. L. and Smoktunowicz, A. (2013). Reorthogonalized block classical Gram-Schmidt. Numerische
        Mathematik 123.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap.orthonormalize import cholesky_qr2
+    >>> Z = torch.randn(2, 6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    >>> Q, R, failed = cholesky_qr2(Z)
+    >>> bool(torch.allclose(Q @ R, Z))
+    True
     """
     if Z.dtype == torch.float32:
         # The Gram matrix squares the condition, for which float32 has no digits.
@@ -203,6 +223,7 @@ def gram_schmidt(Z: Tensor) -> tuple[Tensor, Tensor]:
     Parameters
     ----------
     Z : Tensor of shape (n_sequences, n, k)
+        Columns to factor.
 
     Returns
     -------
@@ -216,6 +237,15 @@ def gram_schmidt(Z: Tensor) -> tuple[Tensor, Tensor]:
        algorithm. SIAM Journal on Scientific and Statistical Computing 12.
     .. [2] Yamazaki, I., Tomov, S. and Dongarra, J. (2015). Mixed-precision Cholesky QR factorization and its case
        studies on multicore CPU with multiple GPUs. SIAM Journal on Scientific Computing 37.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap.orthonormalize import gram_schmidt
+    >>> Z = torch.randn(2, 6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    >>> basis, diagonal = gram_schmidt(Z)
+    >>> tuple(basis.shape), tuple(diagonal.shape)
+    ((2, 6, 3), (2, 3))
     """
     # Rows of Y are columns of Z, so that a block of them is contiguous.
     Y = Z.mT.clone(memory_format=torch.contiguous_format)
@@ -262,6 +292,7 @@ def eliminate(Z: Tensor) -> tuple[Tensor, Tensor]:
     Parameters
     ----------
     Z : Tensor of shape (n_sequences, n, k)
+        Columns to factor.
         Finite; on the CPU.
 
     Returns
@@ -274,6 +305,15 @@ def eliminate(Z: Tensor) -> tuple[Tensor, Tensor]:
     ----------
     .. [1] Trefethen, L. N. and Schreiber, R. S. (1990). Average-case stability of Gaussian elimination. SIAM Journal
        on Matrix Analysis and Applications 11. (Iterations with it are Bauer's Treppeniteration, 1957.)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap.orthonormalize import eliminate
+    >>> Z = torch.randn(2, 6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    >>> basis, diagonal = eliminate(Z)
+    >>> tuple(basis.shape), tuple(diagonal.shape)
+    ((2, 6, 3), (2, 3))
     """
     n, k = Z.shape[-2:]
     # Batches on several threads come back with pivots of other matrices from some builds of torch.
@@ -302,6 +342,7 @@ def factor_for_growth(Z: Tensor, method: str, *, exact: bool) -> tuple[Tensor, T
     Parameters
     ----------
     Z : Tensor of shape (n_sequences, n, k)
+        Columns to factor.
     method : {"auto", "householder", "cholesky"}
         With "auto", large matrices on the CPU are factored by elimination (float64, unless `exact`) or block
         Gram-Schmidt, small ones by Householder reflections; on a GPU by CholeskyQR2.
@@ -316,6 +357,15 @@ def factor_for_growth(Z: Tensor, method: str, *, exact: bool) -> tuple[Tensor, T
         ``|diag R|``; NaN where CholeskyQR2 does not hold.
     peak : Tensor of shape (n_sequences,)
         The largest modulus of an entry of Z or R, which agree to within a factor of sqrt(n).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap.orthonormalize import factor_for_growth
+    >>> Z = torch.randn(2, 6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    >>> basis, diagonal, peak = factor_for_growth(Z, "householder", exact=True)
+    >>> tuple(basis.shape), tuple(diagonal.shape)
+    ((2, 6, 3), (2, 3))
     """
     k = Z.shape[-1]
     if method == "auto" and not Z.is_cuda and len(Z) * k >= _ELIMINATE_NUMBERS:
@@ -350,6 +400,13 @@ def log_spread(R: Tensor) -> Tensor:
     Multiplied up over steps, column i of the tangent basis keeps about ``exp(-log_spread_i)`` of itself
     against the leading directions, so that R_ii carries a relative error of about ``ε exp(log_spread_i)``.
     Infinite where R_ii is zero.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap.orthonormalize import log_spread
+    >>> log_spread(torch.eye(3))
+    tensor([0., 0., 0.])
     """
     diagonal = R.diagonal(dim1=-2, dim2=-1)
     spread = R.abs().amax((-2, -1)).log().unsqueeze(-1) - diagonal.log()
@@ -369,6 +426,12 @@ def random_bases(
 
     A basis depends on `seed` and the sequence's own index, not on its batch or dtype nor, but for rounding, on the
     device; its first columns do not depend on k, so a truncated basis is the leading part of the full one.
+
+    Examples
+    --------
+    >>> from sklyap.orthonormalize import random_bases
+    >>> tuple(random_bases(6, 3, 0, range(2)).shape)  # (n_sequences, n, k)
+    (2, 6, 3)
     """
     columns = torch.stack([_random_columns(n, k, seed, index) for index in indices])
     return orthonormalize(columns.to(device))[0].to(dtype)
@@ -381,5 +444,13 @@ def _random_columns(n: int, k: int, seed: int, index: int) -> Tensor:
 
 
 def log_range(dtype: torch.dtype) -> float:
-    """Return how far (in nats) a product may grow or shrink without overflow or underflow, with room to spare."""
+    """Return how far (in nats) a product may grow or shrink without overflow or underflow, with room to spare.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap.orthonormalize import log_range
+    >>> round(log_range(torch.float64), 2)
+    354.89
+    """
     return math.log(torch.finfo(dtype).max) / 2

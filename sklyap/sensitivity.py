@@ -50,6 +50,17 @@ class Comparison:
     p_adjusted : ndarray of shape (n_k,)
         The same, corrected for the sweep: how often the largest standardised difference of all k is as large by
         chance.
+
+    Examples
+    --------
+    >>> from sklyap import RNNClassifier, input_sensitivity
+    >>> from sklyap.datasets import make_recall
+    >>> X, y = make_recall(40, n_steps=8, random_state=0)
+    >>> network = RNNClassifier("rnn", 6, max_epochs=2, random_state=0).fit(X, y)
+    >>> result = input_sensitivity(network, X[:10], y[:10], n_random=5, random_state=0)
+    >>> comparison = result.output.largest_against_random
+    >>> comparison.difference.shape, comparison.interval.shape
+    ((3,), (2, 3))
     """
 
     difference: np.ndarray
@@ -73,6 +84,17 @@ class Effect:
     by_step : ndarray of shape (n_sequences, n_steps) or None
         Perturbed at one step alone.
     largest_against_random, smallest_against_random : Comparison
+        Each against random steps.
+
+    Examples
+    --------
+    >>> from sklyap import RNNClassifier, input_sensitivity
+    >>> from sklyap.datasets import make_recall
+    >>> X, y = make_recall(40, n_steps=8, random_state=0)
+    >>> network = RNNClassifier("rnn", 6, max_epochs=2, random_state=0).fit(X, y)
+    >>> result = input_sensitivity(network, X[:10], y[:10], n_random=5, random_state=0)
+    >>> result.output.largest.shape, result.output.random.shape
+    ((10, 3), (10, 5, 3))
     """
 
     largest: np.ndarray
@@ -85,7 +107,7 @@ class Effect:
 
 @dataclass(frozen=True)
 class SensitivityResult:
-    """What :func:`input_sensitivity` finds.
+    """What :func:`~sklyap.input_sensitivity` finds.
 
     Attributes
     ----------
@@ -94,7 +116,19 @@ class SensitivityResult:
     score : ndarray of shape (n_sequences, T)
         By which steps were ranked.
     output, loss : Effect
+        What perturbations change in outputs and in the loss.
     perturbation, by : str
+        How inputs were perturbed, and what ranked the steps.
+
+    Examples
+    --------
+    >>> from sklyap import RNNClassifier, input_sensitivity
+    >>> from sklyap.datasets import make_recall
+    >>> X, y = make_recall(40, n_steps=8, random_state=0)
+    >>> network = RNNClassifier("rnn", 6, max_epochs=2, random_state=0).fit(X, y)
+    >>> result = input_sensitivity(network, X[:10], y[:10], n_random=5, random_state=0)
+    >>> result.score.shape, len(result.table())
+    ((10, 8), 12)
     """
 
     n_steps: np.ndarray
@@ -162,7 +196,9 @@ def input_sensitivity(
     network : torch module, fitted skorch net or fitted sklyap estimator
         With one recurrent layer and a readout. It is not changed.
     sequences : array-like of shape (n_sequences, T, n_inputs), or tokens (n_sequences, T)
+        What drives the network.
     targets : array-like of shape (n_sequences, ...)
+        What the network should answer.
     perturbation : {"flip", "gaussian", "zero"}, default="flip"
         "flip" mirrors values in the middle of their range over all sequences (an inverted image), and replaces a
         token by another that occurs. "gaussian" adds noise, "zero" erases.
@@ -176,22 +212,28 @@ def input_sensitivity(
         over all directions, ln|det J|; the growth of the leading directions in all later steps; the length of
         ``∂L/∂s`` after the step, which is what a first-order theory ranks by; or your own.
     n_directions : int, default=1
+        How many leading directions.
     scale : float, default=1.0
         Standard deviation of "gaussian" noise, in units of that of the sequences.
     every_step : bool, default=False
         Whether to perturb each single step too, T more runs for each sequence.
     state : {"full", "hidden"}, default="full"
+        The whole state, or with "hidden" the first block alone.
     loss : "auto", "cross_entropy", "mse", or callable, default="auto"
-        See :func:`~sklyap.gradients.loss_gradient`.
+        See :func:`~sklyap.loss_gradient`.
     layer : str, optional
+        Which of several recurrent layers, by name.
     forward_kwargs : dict, optional
         Further arguments of the network's `forward`. What has an entry for each sequence, along the first axis of a
         list or an array (of arrays with layers first, a hidden state, along the second), goes with the sequence.
     batch_size : int, optional
         How many perturbed sequences to run at once; 512 by default.
     dtype : {"float64", "float32"}, default="float64"
+        Precision of the computation.
     device : str, default="auto"
+        Where it runs; "auto" takes a GPU if there is one.
     random_state : int, numpy random generator or None
+        Seeds what is random; the same seed gives the same numbers.
 
     Returns
     -------

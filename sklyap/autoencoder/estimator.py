@@ -49,9 +49,11 @@ class SpectrumAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Reg
     dropout : float in [0, 1), default=0.1
         Of the hidden layers.
     max_epochs : int, default=150
+        Most epochs of training.
     lr : float, default=1e-3
         Step size of AdamW.
     batch_size : int, default=64
+        Rows of a batch.
     early_stopping : bool, default=True
         Whether to train `n_folds` autoencoders side by side, each without one fold of the spectra, and to
         keep copies of their weights from the epoch at which the mean error on the folds left out is lowest.
@@ -73,7 +75,9 @@ class SpectrumAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Reg
     linear_path : bool, default=True
         Whether a linear map lies beside the hidden layers of encoder and decoder.
     activation : {"gelu", "relu", "tanh"}, default="gelu"
+        Of the hidden layers.
     weight_decay : float, default=0.01
+        Of the optimizer.
     lr_schedule : {"cosine", "constant"}, default="cosine"
         Whether the step size rises for a tenth of the epochs, then falls to zero along a cosine.
     device : str, default="auto"

@@ -20,6 +20,7 @@ class AntisymmetricCell(GatedCell):
     Parameters
     ----------
     n_inputs, hidden_size : int
+        Numbers of inputs and of units.
     gating : bool, default=True
         Whether an input gate, which shares the recurrent weights, multiplies the change.
     epsilon : float, default=0.1
@@ -27,11 +28,21 @@ class AntisymmetricCell(GatedCell):
     gamma : float, default=0.01
         γ, the diffusion that keeps the discretisation stable.
     bias : bool, default=True
+        Whether the gates have biases.
 
     References
     ----------
     .. [1] Chang, B., Chen, M., Haber, E. and Chi, E. H. (2019). AntisymmetricRNN: a dynamical system view on
        recurrent neural networks. ICLR.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap.cells import AntisymmetricCell
+    >>> cell = AntisymmetricCell(3, 8)
+    >>> s = cell.initial_state(5)  # five sequences
+    >>> cell.state_size, tuple(cell.step(s, torch.ones(5, 3)).shape)
+    (8, (5, 8))
     """
 
     n_recurrent_gates = 1

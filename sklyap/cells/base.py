@@ -30,6 +30,14 @@ class Linearization(abc.ABC):
 
     Points carry any leading axes ``(*batch)``: ``(n_sequences,)`` at one step, ``(T, n_sequences)``
     along a trajectory. Indexing takes points out along the first axis.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap.cells import GRUCell
+    >>> derivative = GRUCell(3, 8).linearize(torch.zeros(5, 8), torch.zeros(5, 3))
+    >>> tuple(derivative.push(torch.eye(8)[:, :2].expand(5, 8, 2)).shape)
+    (5, 8, 2)
     """
 
     @abc.abstractmethod
@@ -68,7 +76,15 @@ class Linearization(abc.ABC):
 
 @dataclass(frozen=True)
 class DenseLinearization(Linearization):
-    """Plain matrices: `jacobian` (*batch, N, N) and, when inputs vary, `input_jacobian` (*batch, N, n_inputs)."""
+    """Plain matrices: `jacobian` (*batch, N, N) and, when inputs vary, `input_jacobian` (*batch, N, n_inputs).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap.cells import DenseLinearization
+    >>> DenseLinearization(2 * torch.eye(3)[None]).push(torch.ones(1, 3, 1))[0, :, 0]
+    tensor([2., 2., 2.])
+    """
 
     jacobian: Tensor
     input_jacobian: Tensor | None = None
@@ -188,6 +204,17 @@ class RecurrentCell(nn.Module, abc.ABC):
         How many of the inputs, the last ones, are noise that the cell draws itself.
     trust : collection of str
         Which checks of a step from outside this package are left out, see :class:`FunctionCell`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap import RecurrentCell, lyapunov_spectrum
+    >>> class Halving(RecurrentCell):
+    ...     n_inputs, state_size, output_size = 1, 2, 2
+    ...     def step(self, s, x):
+    ...         return s / 2 + x
+    >>> lyapunov_spectrum(Halving(), torch.zeros(1, 50, 1), random_state=0).exponents.round(6)
+    array([-0.693147, -0.693147])
     """
 
     state_size: int

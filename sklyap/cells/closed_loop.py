@@ -61,7 +61,7 @@ class _LoopLinearization(Linearization):
 
 
 class ClosedLoopCell(RecurrentCell):
-    """What :func:`closed_loop` returns.
+    """What :func:`~sklyap.closed_loop` returns.
 
     Attributes
     ----------
@@ -71,6 +71,15 @@ class ClosedLoopCell(RecurrentCell):
         What lies between one of its outputs and its next input.
     n_starts : int
         How many sequences of `spin_up` there were.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap import closed_loop
+    >>> from sklyap.cells import GRUCell
+    >>> loop = closed_loop(GRUCell(2, 4), torch.zeros(3, 10, 2), feedback=lambda h: h[..., :2])
+    >>> loop.state_size, loop.forecast(5).shape
+    (4, torch.Size([3, 5, 4]))
     """
 
     _starts: Tensor

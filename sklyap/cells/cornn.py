@@ -20,6 +20,7 @@ class CoRNNCell(GatedCell):
     Parameters
     ----------
     n_inputs, hidden_size : int
+        Numbers of inputs and of units.
     dt : float, default=0.042
         Δt, the time step; the defaults are the paper's for pixels of sequential MNIST.
     gamma : float, default=2.7
@@ -27,12 +28,23 @@ class CoRNNCell(GatedCell):
     epsilon : float, default=4.7
         ε, the damping.
     damping : {"explicit", "implicit"}, default="explicit"
+        Whether damping acts on the old velocities ("explicit") or the new ones ("implicit").
     bias : bool, default=True
+        Whether the gates have biases.
 
     References
     ----------
     .. [1] Rusch, T. K. and Mishra, S. (2021). Coupled oscillatory recurrent neural network (coRNN): an accurate
        and (gradient) stable architecture for learning long time dependencies. ICLR (equation 3).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap.cells import CoRNNCell
+    >>> cell = CoRNNCell(3, 8)
+    >>> s = cell.initial_state(5)  # five sequences
+    >>> cell.state_size, tuple(cell.step(s, torch.ones(5, 3)).shape)
+    (16, (5, 16))
     """
 
     n_blocks = 2

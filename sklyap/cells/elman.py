@@ -17,12 +17,24 @@ class ElmanCell(GatedCell):
     Parameters
     ----------
     n_inputs, hidden_size : int
+        Numbers of inputs and of units.
     nonlinearity : {"tanh", "relu"}, default="tanh"
+        Of the units.
     bias : bool, default=True
+        Whether the gates have biases.
 
     References
     ----------
     Elman, J. L. (1990). Finding structure in time. Cognitive Science 14.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap.cells import ElmanCell
+    >>> cell = ElmanCell(3, 8)
+    >>> s = cell.initial_state(5)  # five sequences
+    >>> cell.state_size, tuple(cell.step(s, torch.ones(5, 3)).shape)
+    (8, (5, 8))
     """
 
     def __init__(self, n_inputs: int, hidden_size: int, *, nonlinearity: str = "tanh", bias: bool = True) -> None:

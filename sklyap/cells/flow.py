@@ -74,6 +74,7 @@ class FlowCell(RowsCell):
     Attributes
     ----------
     dt : float
+        Time that one step takes.
 
     Raises
     ------

@@ -67,8 +67,20 @@ class Coefficients:
     Attributes
     ----------
     recurrent : mapping (r, g) -> A_rg
+        What the derivative multiplies the recurrent gates with, by (block of the new state, gate).
     inputs : mapping (r, g) -> B_rg
+        The same of the input gates.
     diagonal : mapping (r, c) -> D_rc
+        The same of the old state, by (new block, old block).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap.cells import LSTMCell
+    >>> cell, s, x = LSTMCell(3, 8), torch.zeros(1, 16), torch.zeros(1, 3)
+    >>> found = cell.coefficients(s, cell.input_gates(x), cell.recurrent_gates(s, cell.weight_hh))
+    >>> sorted(found.recurrent)  # which gates move which block of (h, c)
+    [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2)]
     """
 
     recurrent: Blocks
@@ -217,13 +229,26 @@ class GatedCell(RecurrentCell):
     Parameters
     ----------
     n_inputs, hidden_size : int
+        Numbers of inputs and of units.
     bias : bool, default=True
+        Whether the gates have biases.
 
     Attributes
     ----------
     weight_ih : Parameter of shape (n_gates · H, n_inputs)
+        Input weights, as torch lays them out.
     weight_hh : Parameter of shape (n_recurrent_gates · H, C)
+        Recurrent weights, as torch lays them out.
     bias_ih, bias_hh : Parameter of shape (n_gates · H,) and (n_recurrent_gates · H,), or None
+        Biases.
+
+    Examples
+    --------
+    The LSTM is one, with two blocks of state and four gates:
+
+    >>> from sklyap.cells import GatedCell, LSTMCell
+    >>> issubclass(LSTMCell, GatedCell), tuple(LSTMCell(3, 8).weight_hh.shape)
+    (True, (32, 8))
     """
 
     n_inputs: int

@@ -18,11 +18,22 @@ class GRUCell(GatedCell):
     Parameters
     ----------
     n_inputs, hidden_size : int
+        Numbers of inputs and of units.
     bias : bool, default=True
+        Whether the gates have biases.
 
     References
     ----------
     Cho, K. et al. (2014). Learning phrase representations using RNN encoder-decoder. EMNLP.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap.cells import GRUCell
+    >>> cell = GRUCell(3, 8)
+    >>> s = cell.initial_state(5)  # five sequences
+    >>> cell.state_size, tuple(cell.step(s, torch.ones(5, 3)).shape)
+    (8, (5, 8))
     """
 
     n_gates = 3

@@ -1,4 +1,4 @@
-"""The path that initial weights had before they moved to :mod:`sklyap.networks.initialization`."""
+"""The path that initial weights had before they moved to ``sklyap.networks.initialization``."""
 
 from __future__ import annotations
 

@@ -21,19 +21,32 @@ class LayerNormLSTMCell(RecurrentCell):
     Parameters
     ----------
     n_inputs, hidden_size : int
+        Numbers of inputs and of units.
     bias : bool, default=True
+        Whether the gates have biases.
     eps : float, default=1e-5
         Added to the variance. At h = 0 the derivative of N is as large as ``eps ** -0.5``.
 
     Attributes
     ----------
     weight_ih, weight_hh, bias_ih : Parameter of shape (4H, n_inputs), (4H, H) and (4H,)
+        Weights and biases of the gates.
     gain_ih, gain_hh, gain_c, shift_c : Parameter of shape (4H,), (4H,), (H,) and (H,)
+        Of the normalisations.
 
     References
     ----------
     .. [1] Ba, J. L., Kiros, J. R. and Hinton, G. E. (2016). Layer normalization. arXiv 1607.06450 (equations 20 to
        22).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap.cells import LayerNormLSTMCell
+    >>> cell = LayerNormLSTMCell(3, 8)
+    >>> s = cell.initial_state(5)  # five sequences
+    >>> cell.state_size, tuple(cell.step(s, torch.ones(5, 3)).shape)
+    (16, (5, 16))
     """
 
     n_inputs: int

@@ -20,11 +20,13 @@ class LeakyCell(GatedCell):
     Parameters
     ----------
     n_inputs, hidden_size : int
+        Numbers of inputs and of units.
     leak : float, default=0.5
         α in [0, 1]; 1 is the Elman network.
     nonlinearity : {"tanh", "identity"}, default="tanh"
         φ. With "identity", the exponents are ln|1 - α + α u| for the eigenvalues u of U.
     bias : bool, default=True
+        Whether the gates have biases.
 
     References
     ----------

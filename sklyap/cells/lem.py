@@ -61,9 +61,11 @@ class LEMCell(GatedCell):
     Parameters
     ----------
     n_inputs, hidden_size : int
+        Numbers of inputs and of units.
     dt : float, default=1.0
         Δt, the longest time step.
     bias : bool, default=True
+        Whether the gates have biases.
 
     Attributes
     ----------
@@ -78,6 +80,15 @@ class LEMCell(GatedCell):
     ----------
     .. [1] Rusch, T. K., Mishra, S., Erichson, N. B. and Mahoney, M. W. (2022). Long expressive memory for
        sequence modeling. ICLR (equation 3).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap.cells import LEMCell
+    >>> cell = LEMCell(3, 8)
+    >>> s = cell.initial_state(5)  # five sequences
+    >>> cell.state_size, tuple(cell.step(s, torch.ones(5, 3)).shape)
+    (16, (5, 16))
     """
 
     n_gates = 4

@@ -20,6 +20,7 @@ class LipschitzCell(GatedCell):
     Parameters
     ----------
     n_inputs, hidden_size : int
+        Numbers of inputs and of units.
     epsilon : float, default=0.03
         ε, the step size.
     beta : float or (float, float), default=0.75
@@ -27,11 +28,21 @@ class LipschitzCell(GatedCell):
     gamma : float or (float, float), default=0.001
         γ of A and of U; one number for both.
     bias : bool, default=True
+        Whether the gates have biases.
 
     References
     ----------
     .. [1] Erichson, N. B., Azencot, O., Queiruga, A., Hodgkinson, L. and Mahoney, M. W. (2021). Lipschitz
        recurrent neural networks. ICLR.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap.cells import LipschitzCell
+    >>> cell = LipschitzCell(3, 8)
+    >>> s = cell.initial_state(5)  # five sequences
+    >>> cell.state_size, tuple(cell.step(s, torch.ones(5, 3)).shape)
+    (8, (5, 8))
     """
 
     n_recurrent_gates = 2

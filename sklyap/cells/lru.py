@@ -23,6 +23,7 @@ class LRUCell(RecurrentCell):
     Parameters
     ----------
     n_inputs, hidden_size : int
+        Numbers of inputs and of units.
     min_radius, max_radius : float, default=0.5 and 0.99
         ``|λ|`` is drawn uniformly from the ring between them.
     max_phase : float, default=2π
@@ -31,6 +32,7 @@ class LRUCell(RecurrentCell):
     Attributes
     ----------
     nu, theta, log_gamma : Parameter of shape (H,)
+        Logarithms of decay, phase and gain.
     weight_ih : Parameter of shape (2H, n_inputs)
         Re B and Im B. There are no recurrent weights.
 
@@ -38,6 +40,15 @@ class LRUCell(RecurrentCell):
     ----------
     .. [1] Orvieto, A., Smith, S. L., Gu, A., Fernando, A., Gulcehre, C., Pascanu, R. and De, S. (2023). Resurrecting
        recurrent neural networks for long sequences. ICML.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap.cells import LRUCell
+    >>> cell = LRUCell(3, 8)
+    >>> s = cell.initial_state(5)  # five sequences
+    >>> cell.state_size, tuple(cell.step(s, torch.ones(5, 3)).shape)
+    (16, (5, 16))
     """
 
     n_inputs: int

@@ -16,13 +16,24 @@ class LSTMCell(GatedCell):
     Parameters
     ----------
     n_inputs, hidden_size : int
+        Numbers of inputs and of units.
     bias : bool, default=True
+        Whether the gates have biases.
 
     References
     ----------
     Hochreiter, S. and Schmidhuber, J. (1997). Long short-term memory. Neural Computation 9.
     Mikhaeil, J., Monfared, Z. and Durstewitz, D. (2022). On the difficulty of learning chaotic
     dynamics with RNNs. NeurIPS (remark 3: the state is (h, c)).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap.cells import LSTMCell
+    >>> cell = LSTMCell(3, 8)
+    >>> s = cell.initial_state(5)  # five sequences
+    >>> cell.state_size, tuple(cell.step(s, torch.ones(5, 3)).shape)
+    (16, (5, 16))
     """
 
     n_gates = 4

@@ -20,8 +20,11 @@ class LTCCell(GatedCell):
     Parameters
     ----------
     n_inputs, hidden_size : int
+        Numbers of inputs and of units.
     dt : float, default=0.5
+        Time that a step takes.
     bias : bool, default=True
+        Whether the gates have biases.
 
     Attributes
     ----------
@@ -32,6 +35,15 @@ class LTCCell(GatedCell):
     ----------
     .. [1] Hasani, R., Lechner, M., Amini, A., Rus, D. and Grosu, R. (2021). Liquid time-constant networks. AAAI
        (algorithm 1).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap.cells import LTCCell
+    >>> cell = LTCCell(3, 8)
+    >>> s = cell.initial_state(5)  # five sequences
+    >>> cell.state_size, tuple(cell.step(s, torch.ones(5, 3)).shape)
+    (8, (5, 8))
     """
 
     bias_names = ("bias_ih",)

@@ -61,7 +61,9 @@ class MGUCell(GatedCell):
     Parameters
     ----------
     n_inputs, hidden_size : int
+        Numbers of inputs and of units.
     bias : bool, default=True
+        Whether the gates have biases.
 
     Attributes
     ----------
@@ -74,6 +76,15 @@ class MGUCell(GatedCell):
     ----------
     .. [1] Zhou, G.-B., Wu, J., Zhang, C.-L. and Zhou, Z.-H. (2016). Minimal gated unit for recurrent neural networks.
        International Journal of Automation and Computing 13.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap.cells import MGUCell
+    >>> cell = MGUCell(3, 8)
+    >>> s = cell.initial_state(5)  # five sequences
+    >>> cell.state_size, tuple(cell.step(s, torch.ones(5, 3)).shape)
+    (8, (5, 8))
     """
 
     n_gates = 2

@@ -21,7 +21,9 @@ class MinGRUCell(RecurrentCell):
     Parameters
     ----------
     n_inputs, hidden_size : int
+        Numbers of inputs and of units.
     bias : bool, default=True
+        Whether the gates have biases.
 
     Attributes
     ----------
@@ -32,6 +34,15 @@ class MinGRUCell(RecurrentCell):
     ----------
     .. [1] Feng, L., Tung, F., Ahmed, M. O., Bengio, Y. and Hajimirsadeghi, H. (2024). Were RNNs all we needed?
        arXiv 2410.01201.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap.cells import MinGRUCell
+    >>> cell = MinGRUCell(3, 8)
+    >>> s = cell.initial_state(5)  # five sequences
+    >>> cell.state_size, tuple(cell.step(s, torch.ones(5, 3)).shape)
+    (8, (5, 8))
     """
 
     n_inputs: int

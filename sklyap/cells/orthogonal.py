@@ -19,16 +19,27 @@ class OrthogonalCell(GatedCell):
     Parameters
     ----------
     n_inputs, hidden_size : int
+        Numbers of inputs and of units.
     nonlinearity : {"tanh", "relu", "modrelu", "identity"}, default="tanh"
         φ. "modrelu" is ``sign(a) max(|a| + b, 0)`` of ``a = exp(M - Mᵀ) h + W x`` [2]_. It annihilates a direction
         whenever a unit stays below its threshold, as "relu" does; the exponent is -inf then.
     bias : bool, default=True
+        Whether the gates have biases.
 
     References
     ----------
     .. [1] Lezcano-Casado, M. and Martínez-Rubio, D. (2019). Cheap orthogonal constraints in neural networks. ICML.
     .. [2] Helfrich, K., Willmott, D. and Ye, Q. (2018). Orthogonal recurrent neural networks with scaled Cayley
        transform. ICML.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap.cells import OrthogonalCell
+    >>> cell = OrthogonalCell(3, 8)
+    >>> s = cell.initial_state(5)  # five sequences
+    >>> cell.state_size, tuple(cell.step(s, torch.ones(5, 3)).shape)
+    (8, (5, 8))
     """
 
     bias_names = ("bias_ih",)

@@ -21,9 +21,11 @@ class PLRNNCell(SynapticCell):
     Parameters
     ----------
     n_inputs, hidden_size : int
+        Numbers of inputs and of units.
     n_bases : int, default=0
         B, the number of dendritic bases; 0 is relu.
     bias : bool, default=True
+        Whether the gates have biases.
 
     Attributes
     ----------
@@ -40,6 +42,15 @@ class PLRNNCell(SynapticCell):
        computational dynamics from neural measurements. PLOS Computational Biology 13.
     .. [2] Brenner, M., Hess, F., Mikhaeil, J. M., Bereska, L. F., Monfared, Z., Kuo, P.-C. and Durstewitz, D. (2022).
        Tractable dendritic RNNs for reconstructing nonlinear dynamical systems. ICML.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap.cells import PLRNNCell
+    >>> cell = PLRNNCell(3, 8)
+    >>> s = cell.initial_state(5)  # five sequences
+    >>> cell.state_size, tuple(cell.step(s, torch.ones(5, 3)).shape)
+    (8, (5, 8))
     """
 
     basis_slopes: nn.Parameter | None

@@ -64,13 +64,16 @@ class ProjectedLSTMCell(LSTMCell):
     Parameters
     ----------
     n_inputs, hidden_size : int
+        Numbers of inputs and of units.
     proj_size : int
         P, at most `hidden_size`.
     bias : bool, default=True
+        Whether the gates have biases.
 
     Attributes
     ----------
     weight_hh : Parameter of shape (4H, P)
+        Recurrent weights, as torch lays them out.
     weight_hr : Parameter of shape (P, H)
         The projection.
 

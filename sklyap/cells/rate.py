@@ -21,11 +21,13 @@ class RateCell(SynapticCell):
     Parameters
     ----------
     n_inputs, hidden_size : int
+        Numbers of inputs and of units.
     dt : float, default=0.1
         Length of a step in units of τ; 1 is the map ``h' = U φ(h) + W x + b``.
     nonlinearity : {"tanh", "relu"}, default="tanh"
         φ.
     bias : bool, default=True
+        Whether the gates have biases.
 
     References
     ----------
@@ -33,6 +35,15 @@ class RateCell(SynapticCell):
        Letters 61.
     .. [2] Engelken, R., Wolf, F. and Abbott, L. F. (2023). Lyapunov spectra of chaotic recurrent neural networks.
        Physical Review Research 5, 043044.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap.cells import RateCell
+    >>> cell = RateCell(3, 8)
+    >>> s = cell.initial_state(5)  # five sequences
+    >>> cell.state_size, tuple(cell.step(s, torch.ones(5, 3)).shape)
+    (8, (5, 8))
     """
 
     def __init__(

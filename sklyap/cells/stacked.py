@@ -55,6 +55,12 @@ class StackedCell(RecurrentCell):
         From the bottom up; each but the first takes the output of the one below.
     dropout : float, default=0.0
         Between layers, in training mode only (as in torch); the spectrum never sees it.
+
+    Examples
+    --------
+    >>> from sklyap.cells import GRUCell, LSTMCell, StackedCell
+    >>> StackedCell([LSTMCell(3, 8), GRUCell(8, 5)]).state_size
+    21
     """
 
     cells: Any  # nn.ModuleList of RecurrentCell

@@ -141,7 +141,7 @@ def _epochs_so_far(epoch: Any, caller: str) -> Any:
 class LossPredictor(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
     """A stack of regressors that learns losses on another scale, with prediction intervals.
 
-    :func:`loss_predictor` makes them.
+    :func:`~sklyap.loss_predictor` makes them.
 
     Parameters
     ----------
@@ -160,6 +160,12 @@ class LossPredictor(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
         Number of exponents per spectrum, where spectra were learnt from.
     feature_names_in_ : ndarray of shape (n_features,)
         Names of the exponents, where the input had any.
+
+    Examples
+    --------
+    >>> from sklyap import loss_predictor
+    >>> type(loss_predictor(random_state=0)).__name__
+    'LossPredictor'
     """
 
     def __init__(self, regressor: Any, *, target_transform: str | None = "rank") -> None:

@@ -38,6 +38,7 @@ def default_loss_predictors(random_state: Any = None) -> dict[str, tuple[str | t
     Parameters
     ----------
     random_state : int, RandomState instance or None, default=None
+        Seeds what is random; the same seed gives the same numbers.
 
     Returns
     -------

@@ -46,8 +46,11 @@ def score_predictions(
     groups : array-like of shape (n_networks,), optional
         Families for ``spearman_within``.
     n_bootstrap : int, default=1000
+        Resamples for the intervals.
     confidence : float, default=0.95
+        Level of the intervals.
     random_state : int, RandomState instance or None, default=None
+        Seeds what is random; the same seed gives the same numbers.
 
     Returns
     -------

@@ -55,6 +55,7 @@ def compare_loss_predictors(
     Parameters
     ----------
     population : NetworkPopulation
+        The networks and their losses.
     sequences : array-like of shape (n_sequences, n_steps, n_inputs), or int
         What drives the networks, see :class:`~sklyap.LyapunovSpectrumTransformer`.
     epoch : number or "last", default=1
@@ -63,7 +64,8 @@ def compare_loss_predictors(
         For each name an estimator, which gets the spectra, or a pair (features, estimator). Features are one or
         several of "spectrum", "loss_so_far" (logarithms of the losses up to `epoch`), "hyperparameters",
         "n_parameters" (logarithm of the number of weights); the estimator gets them as columns of a DataFrame.
-        By default :func:`default_loss_predictors`, without the rows that need what is not known of the population.
+        By default :func:`~sklyap.comparison.default_loss_predictors`, without the rows that need what is not known of
+        the population.
     cv : int, splitter or iterable, default=10
         Folds of networks; an int shuffles. Not used with `groups`.
     groups : str or array-like of shape (n_networks,), optional
@@ -71,7 +73,8 @@ def compare_loss_predictors(
     target : {"log"} or None, default="log"
         Whether to predict and score the logarithm of the loss, or the loss.
     threshold : float, "auto" or None, default="auto"
-        The loss that networks are to get below, for the column ``auc``; see :func:`score_predictions`.
+        The loss that networks are to get below, for the column ``auc``; see
+        :func:`~sklyap.comparison.score_predictions`.
     reference : str, default="loss so far"
         The predictor that the others' gain is measured against; left out if there is none of that name.
     n_exponents : int or None, default=128
@@ -94,9 +97,10 @@ def compare_loss_predictors(
     Returns
     -------
     table : DataFrame, one row per predictor
-        See :func:`score_predictions`. ``r2_added`` and ``spearman_added`` are what the spectrum adds: the gain of a row
-        that sees it over the row that sees the same without it. ``attrs["threshold"]`` is a loss. With `groups`,
-        ``spearman_within`` is the mean over families of the rank correlation inside the family that was left out.
+        See :func:`~sklyap.comparison.score_predictions`. ``r2_added`` and ``spearman_added`` are what the spectrum
+        adds: the gain of a row that sees it over the row that sees the same without it. ``attrs["threshold"]`` is a
+        loss. With `groups`, ``spearman_within`` is the mean over families of the rank correlation inside the family
+        that was left out.
     predictions : DataFrame of shape (n_networks, 1 + n_predictors), if `return_predictions`
         Column ``target`` and a column for each predictor, indexed by position in `population`.
 

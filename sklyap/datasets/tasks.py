@@ -25,6 +25,7 @@ def make_recall(
     Parameters
     ----------
     n_sequences : int, default=1000
+        How many sequences.
     n_steps : int, default=30
         Steps of a sequence; the symbol has to be kept for ``n_steps - 1`` of them.
     n_symbols : int, default=4
@@ -32,6 +33,7 @@ def make_recall(
     noise : float, default=0.1
         Standard deviation of the Gaussian noise on every input at every step.
     random_state : int, RandomState instance or None, default=None
+        Seeds what is random; the same seed gives the same numbers.
 
     Returns
     -------
@@ -81,6 +83,7 @@ def make_copy(
     Parameters
     ----------
     n_sequences : int, default=1000
+        How many sequences.
     delay : int, default=20
         Steps between the last symbol and the first that has to be repeated, the marker among them.
     length : int, default=10
@@ -88,6 +91,7 @@ def make_copy(
     n_symbols : int, default=8
         Number K of symbols.
     random_state : int, RandomState instance or None, default=None
+        Seeds what is random; the same seed gives the same numbers.
 
     Returns
     -------
@@ -139,9 +143,11 @@ def make_adding(
     Parameters
     ----------
     n_sequences : int, default=1000
+        How many sequences.
     n_steps : int, default=50
         Steps of a sequence, at least 2. One marker is in the first half of the steps, one in the second.
     random_state : int, RandomState instance or None, default=None
+        Seeds what is random; the same seed gives the same numbers.
 
     Returns
     -------
@@ -195,10 +201,13 @@ def make_delayed_copy(
     Parameters
     ----------
     n_sequences : int, default=1000
+        How many sequences.
     n_steps : int, default=55
+        Their length.
     delay : int, default=10
         Less than `n_steps`.
     random_state : int, RandomState instance or None, default=None
+        Seeds what is random; the same seed gives the same numbers.
 
     Returns
     -------
@@ -242,10 +251,13 @@ def make_delayed_xor(
     Parameters
     ----------
     n_sequences : int, default=1000
+        How many sequences.
     n_steps : int, default=55
+        Their length.
     delay : int, default=10
         From 1 to ``n_steps - 1``.
     random_state : int, RandomState instance or None, default=None
+        Seeds what is random; the same seed gives the same numbers.
 
     Returns
     -------

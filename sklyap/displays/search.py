@@ -57,7 +57,7 @@ class SearchDisplay(Display):
 
     @classmethod
     def from_search(cls, search: Any, *, kind: str = "losses", ax: Any = None) -> SearchDisplay:
-        """Draw a fitted :class:`~sklyap.LyapunovHalvingSearch`.
+        """Draw a fitted :class:`~sklyap.search.LyapunovHalvingSearch`.
 
         Parameters
         ----------

@@ -105,7 +105,7 @@ def backward_pass(
     n_leading : int, default=0
         How many columns of the bases to return.
     state, orthonormalizer, checkpoint, batch_size
-        As in :func:`~sklyap.gradients.loss_gradient`.
+        As in :func:`~sklyap.loss_gradient`.
     seed : int, default=0
         Of the initial basis.
 
@@ -317,13 +317,27 @@ def state_gradients(cell: RecurrentCell, x: Tensor, s: Tensor, delta: Tensor) ->
     Parameters
     ----------
     cell : RecurrentCell
+        The system.
     x : Tensor of shape (n_sequences, T, n_inputs)
+        Inputs.
     s : Tensor of shape (n_sequences, state_size)
+        States.
     delta : Tensor of shape (n_sequences, T, state_size, m)
+        Derivative of the loss by each state, later ones held fixed.
 
     Returns
     -------
     Tensor of shape (n_sequences, T, state_size, m)
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap.cells import ElmanCell
+    >>> from sklyap.gradients import state_gradients
+    >>> x, delta = torch.zeros(2, 5, 3), torch.zeros(2, 5, 4, 1)
+    >>> delta[:, -1] = 1.0  # a loss at the last step
+    >>> tuple(state_gradients(ElmanCell(3, 4), x, torch.zeros(2, 4), delta).shape)
+    (2, 5, 4, 1)
     """
     # The gradient with respect to a state is the gradient with respect to a perturbation added to it.
     perturbations = torch.zeros(*delta.shape[:3], dtype=x.dtype, device=x.device, requires_grad=True)

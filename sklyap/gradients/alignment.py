@@ -55,13 +55,26 @@ def gradient_alignment(
     Parameters
     ----------
     network : torch module, fitted skorch net or fitted sklyap estimator
+        A trained network.
     sequences, targets : array-like
+        What drives the network, and what it should answer.
     prefixes, rank, covariant, n_baseline, **settings
         As in :class:`~sklyap.alignment.GradientAlignmentAnalyzer`.
 
     Returns
     -------
     AlignmentResult
+
+    Examples
+    --------
+    >>> from sklyap import RNNClassifier
+    >>> from sklyap.datasets import make_recall
+    >>> X, y = make_recall(40, n_steps=8, random_state=0)
+    >>> network = RNNClassifier("rnn", 6, max_epochs=2, random_state=0).fit(X, y)
+    >>> from sklyap.gradients import gradient_alignment
+    >>> result = gradient_alignment(network, X[:10], y[:10], n_directions=2, n_singular=1, n_baseline=0)
+    >>> result.alignment.shape
+    (2, 1)
     """
     subject = _Subject.of(network, sequences, targets, **settings)
     objective, weight, N, q = subject.objective, subject.weight, subject.size, subject.n_directions
@@ -120,6 +133,17 @@ def alignment_features(network: Any, sequences: Any, targets: Any, **settings: A
     -------
     dict of str to ndarray
         `singular_values`, `alignment`, `principal_angles` and `energy`, the last one of `n_directions` entries.
+
+    Examples
+    --------
+    >>> from sklyap import RNNClassifier
+    >>> from sklyap.datasets import make_recall
+    >>> X, y = make_recall(40, n_steps=8, random_state=0)
+    >>> network = RNNClassifier("rnn", 6, max_epochs=2, random_state=0).fit(X, y)
+    >>> from sklyap.gradients import alignment_features
+    >>> features = alignment_features(network, X[:10], y[:10], n_directions=2, n_singular=1)
+    >>> sorted(features)[:1]
+    ['alignment']
     """
     subject = _Subject.of(network, sequences, targets, **settings)
     _, delta = subject.objective.delta(subject.objective.states)

@@ -63,11 +63,26 @@ class AlignmentResult:
     losses_by_prefix : ndarray of shape (n_prefixes,)
         L_t, the loss if the sequences end after t steps.
     singular_values_by_prefix : ndarray of shape (n_prefixes, n_values)
+        σ of each prefix.
     left_vectors_by_prefix, right_vectors_by_prefix : ndarray of shape (n_prefixes, ·, n_singular)
+        u and v of each prefix.
     alignment_by_prefix : ndarray of shape (n_prefixes, n_directions, n_singular)
         Between Q_i after step t and the perturbation of ``∂L_t/∂U`` in that step, mean over sequences.
     baseline_interval_by_prefix : ndarray of shape (2, n_prefixes, n_directions, n_singular) or None
+        As `baseline_interval`, for `alignment_by_prefix`.
     energy_by_prefix : ndarray of shape (n_prefixes, k)
+        As `energy`, at the last step of each prefix.
+
+    Examples
+    --------
+    >>> from sklyap import RNNClassifier
+    >>> from sklyap.datasets import make_recall
+    >>> X, y = make_recall(40, n_steps=8, random_state=0)
+    >>> network = RNNClassifier("rnn", 6, max_epochs=2, random_state=0).fit(X, y)
+    >>> from sklyap import GradientAlignmentAnalyzer
+    >>> result = GradientAlignmentAnalyzer(X[:10], y[:10], n_directions=3, n_baseline=0).analyze(network)
+    >>> result.alignment.shape, bool(result.relative_error < 1e-10)
+    ((3, 3), True)
     """
 
     loss: float

@@ -64,6 +64,17 @@ class LossGradient:
     relative_error, cosine : ndarray of shape (n_ranks,) or None
         ``‖G_q - G‖ / ‖G‖`` and the cosine between G_q and G, where G_q is the truncated gradient of all
         `parameters` together and G the same by automatic differentiation.
+
+    Examples
+    --------
+    >>> from sklyap import RNNClassifier
+    >>> from sklyap.datasets import make_recall
+    >>> X, y = make_recall(40, n_steps=8, random_state=0)
+    >>> network = RNNClassifier("rnn", 6, max_epochs=2, random_state=0).fit(X, y)
+    >>> from sklyap import loss_gradient
+    >>> gradient = loss_gradient(network, X[:10], y[:10])
+    >>> gradient.parameters["weight_hh"].shape, round(float(gradient.energy[-1]), 6)
+    ((6, 6), 1.0)
     """
 
     loss: float | None
@@ -201,6 +212,7 @@ def loss_gradient(
     sequences : array-like of shape (n_sequences, T, n_inputs), tokens (n_sequences, T), list or PackedSequence
         A list holds sequences of unequal length; the loss is the mean over sequences of the loss of each.
     targets : array-like of shape (n_sequences, ...), or list
+        What the network should answer.
     loss : "auto", "cross_entropy", "mse", or callable ``(outputs, targets) -> loss``, default="auto"
         "auto" is the network's own criterion, or by the type of the targets where it has none. The mean over
         sequences is differentiated.
@@ -214,6 +226,7 @@ def loss_gradient(
     state : {"full", "hidden"}, default="full"
         With "hidden" (all but the hidden state frozen) nothing is exact: `relative_error` tells how far off.
     orthonormalizer : {"auto", "householder", "cholesky"}, default="auto"
+        How bases are made orthonormal; see :func:`~sklyap.orthonormalize.orthonormalize`.
     checkpoint : int, "auto" or None, default="auto"
         Store every c-th basis only and compute those between again, which divides the memory of O(T·N·k) numbers
         per sequence by up to √T/2 and doubles the time. "auto" does so with c = √T where they exceed a gigabyte.
@@ -226,7 +239,9 @@ def loss_gradient(
     forward_kwargs : dict, optional
         Further arguments of the network's `forward` (a hidden state, lengths that it packs sequences to).
     dtype : {"float64", "float32"}, default="float64"
+        Precision of the computation.
     device : str, default="auto"
+        Where it runs; "auto" takes a GPU if there is one.
     random_state : int, numpy random generator or None
         Seeds the tangent basis; at full rank the gradient does not depend on it.
 
@@ -350,6 +365,13 @@ def parameter_names(cell: RecurrentCell, parameters: str | Sequence[str] = "recu
     ------
     ValueError
         If there are none, or one that is named is not there.
+
+    Examples
+    --------
+    >>> from sklyap.cells import GRUCell
+    >>> from sklyap.gradients import parameter_names
+    >>> parameter_names(GRUCell(3, 8))
+    ['weight_hh']
     """
     known = [name for name, _ in cell.named_parameters()]
     if parameters == "all":
@@ -383,7 +405,14 @@ def _every_step(delta: Any, Q: Tensor) -> Tensor:
 
 
 def default_ranks(k: int) -> list[int]:
-    """Return the ranks 1 … k, or 32 of them, dense where they are small."""
+    """Return the ranks 1 … k, or 32 of them, dense where they are small.
+
+    Examples
+    --------
+    >>> from sklyap.gradients import default_ranks
+    >>> default_ranks(5)
+    [1, 2, 3, 4, 5]
+    """
     if k <= _N_RANKS:
         return list(range(1, k + 1))
     return sorted({max(1, round(k * (i / _N_RANKS) ** 2)) for i in range(1, _N_RANKS + 1)})

@@ -42,6 +42,7 @@ class Objective:
     sequences : array-like of shape (n_sequences, n_steps, n_inputs)
         At the network's input; tokens (n_sequences, n_steps) where it takes them.
     targets : array-like of shape (n_sequences, ...)
+        What the network should answer.
     loss : "auto", "cross_entropy", "mse", or callable ``(outputs, targets) -> loss``
         "auto" is what the network was trained with; for a plain module, which has no criterion, it is the
         cross-entropy of integer targets and the mean squared error of real ones. A callable gets what the
@@ -51,6 +52,7 @@ class Objective:
     forward_kwargs : mapping, optional
         Further arguments of the network's `forward`.
     dtype, device : torch dtype and device
+        Precision, and where it runs.
 
     Attributes
     ----------
@@ -63,6 +65,7 @@ class Objective:
     start : Tensor of shape (n_sequences, state_size)
         Where it starts from.
     targets : Tensor
+        What the network should answer.
     lengths : list of int
         How many steps of each sequence count, where the network packs them.
 
@@ -71,6 +74,17 @@ class Objective:
     ValueError, TypeError
         If the network has no readout, `sequences` and `targets` do not match each other or the network, or
         the loss cannot be evaluated or differentiated.
+
+    Examples
+    --------
+    >>> from sklyap import RNNClassifier
+    >>> from sklyap.datasets import make_recall
+    >>> X, y = make_recall(40, n_steps=8, random_state=0)
+    >>> network = RNNClassifier("rnn", 6, max_epochs=2, random_state=0).fit(X, y)
+    >>> from sklyap.gradients import Objective
+    >>> objective = Objective(network, X[:10], y[:10])
+    >>> objective.n_sequences, objective.n_steps
+    (10, 8)
     """
 
     def __init__(

@@ -39,7 +39,7 @@ def ensemble_spectra(
     Parameters
     ----------
     cells : sequence of RecurrentCell
-        Of one :func:`~sklyap.spectrum.fingerprint.structure`.
+        Of one ``sklyap.spectrum.fingerprint.structure``.
     drives : sequence of Drive
         One per cell, all sequences of one length and of the same number.
     n_exponents, warmup, qr_interval, orthonormalizer, state, dtype, device, random_state
@@ -56,6 +56,21 @@ def ensemble_spectra(
         If one of the networks diverges.
     RuntimeError
         If vmap cannot run the cells.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap.cells import GRUCell
+    >>> from sklyap.cells.drive import Drive
+    >>> from sklyap.lyapunov import ensemble_spectra
+    >>> cells = [GRUCell(2, 4), GRUCell(2, 4)]
+    >>> drives = [Drive(list(torch.ones(3, 40, 2)), None, [40] * 3) for _ in cells]
+    >>> results = ensemble_spectra(
+    ...     cells, drives, n_exponents=None, warmup=10, qr_interval="auto", orthonormalizer="auto", state="full",
+    ...     dtype="float64", device="cpu", random_state=0,
+    ... )
+    >>> [result.exponents.shape for result in results]
+    [(4,), (4,)]
     """
     k, N = check_settings(cells[0], n_exponents, qr_interval, orthonormalizer, state)
     place: dict[str, Any] = {"dtype": check_dtype(dtype), "device": resolve_device(device)}
@@ -92,6 +107,14 @@ class EnsembleCell(RecurrentCell):
     Parameters
     ----------
     cells : sequence of RecurrentCell
+        One for each network.
+
+    Examples
+    --------
+    >>> from sklyap.cells import GRUCell
+    >>> from sklyap.lyapunov import EnsembleCell
+    >>> EnsembleCell([GRUCell(3, 8), GRUCell(3, 8)]).state_size
+    8
     """
 
     def __init__(self, cells: Sequence[RecurrentCell]) -> None:

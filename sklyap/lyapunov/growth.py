@@ -29,7 +29,14 @@ _FEWEST_SAMPLES = 8
 
 
 def time_bins(warmup: int, n_steps: int, n_sequences: int) -> list[int]:
-    """Return the edges of the bins of time over which growth is summed, for the standard error."""
+    """Return the edges of the bins of time over which growth is summed, for the standard error.
+
+    Examples
+    --------
+    >>> from sklyap.lyapunov import time_bins
+    >>> time_bins(10, 74, 1)[:3], len(time_bins(10, 74, 1)) - 1
+    ([10, 11, 12], 64)
+    """
     steps = n_steps - warmup
     wanted = 1 if n_sequences >= _SPREAD_ALONE else math.ceil(_SAMPLES_WANTED / max(1, n_sequences - 1))
     n_bins = max(1, min(wanted, steps // _SHORTEST_BIN if n_sequences >= _COARSE_BINS_FROM else steps))
@@ -55,11 +62,19 @@ class GrowthRecord:
     local : ndarray of shape (n, n_steps, k) or None
         Growth at each step.
     basis, r_factors : ndarray or None
-        As in :class:`~sklyap.lyapunov.LyapunovResult`.
+        As in :class:`~sklyap.LyapunovResult`.
     block_steps : list of int or None
         Steps of the blocks that `r_factors` belong to.
     s, Q : ndarray of shape (n, state_size) and (n, N, k), or None
         State and basis after each sequence's last step.
+
+    Examples
+    --------
+    >>> from sklyap import lyapunov_spectrum
+    >>> from sklyap.datasets import systems
+    >>> record = lyapunov_spectrum(systems.henon().cell, 100, random_state=0).end.record
+    >>> record.sums.shape[-1], int(record.steps.sum())
+    (2, 90)
     """
 
     indices: list[int]
@@ -226,6 +241,7 @@ def standard_error(sums: np.ndarray, steps: np.ndarray, mean: np.ndarray) -> np.
     steps : ndarray of shape (n_sequences, n_bins)
         Steps in each bin; zero after the end of a sequence.
     mean : ndarray of shape (k,)
+        Over sequences, of the averages over time.
 
     Returns
     -------
@@ -236,6 +252,15 @@ def standard_error(sums: np.ndarray, steps: np.ndarray, mean: np.ndarray) -> np.
     ----------
     .. [1] Madras, N. and Sokal, A. D. (1988). The pivot algorithm: a highly efficient Monte Carlo method for
        the self-avoiding walk. Journal of Statistical Physics 50, appendix C.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklyap.lyapunov import standard_error
+    >>> sums = np.random.default_rng(0).normal(size=(40, 1, 1))  # forty sequences, one bin of one step
+    >>> error = standard_error(sums, np.ones((40, 1)), sums.mean((0, 1)))
+    >>> bool(np.isclose(error[0], sums.std(ddof=1) / 40**0.5))
+    True
     """
     n = len(sums)
     annihilated = np.isneginf(mean)

@@ -64,6 +64,7 @@ class LyapunovResult:
     block_steps : ndarray of shape (n_blocks,) or None
         Steps covered by each of these blocks.
     unit : {"nats", "bits"}
+        Of the exponents; a bit is ln 2 nats.
     per : {"step", "time"}
         Whether rates are per step or per unit of time.
     time_step : float or None
@@ -72,6 +73,16 @@ class LyapunovResult:
         How many exponents are within two standard errors of zero, so that their sign is open.
     end : RunEnd or None
         Where the run ended, for `resume`; O(n_sequences · N · k) numbers.
+
+    Examples
+    --------
+    >>> from sklyap import lyapunov_spectrum
+    >>> from sklyap.datasets import systems
+    >>> result = lyapunov_spectrum(systems.henon().cell, 2000, random_state=0)
+    >>> bool(result.exponents[0] > 0), result.unit, result.converged
+    (True, 'nats', True)
+    >>> round(float(result.exponents.sum()), 6), round(result.log_abs_det, 6)  # ln 0.3 at every step
+    (-1.203973, -1.203973)
     """
 
     exponents: np.ndarray
@@ -97,7 +108,7 @@ class LyapunovResult:
 
     @property
     def kaplan_yorke_dimension(self) -> float:
-        """Kaplan-Yorke dimension, see :func:`~sklyap.statistics.functions.kaplan_yorke_dimension`.
+        """Kaplan-Yorke dimension, see :func:`~sklyap.statistics.kaplan_yorke_dimension`.
 
         NaN for a truncated spectrum whose sum is not negative yet: more exponents would tell.
         """

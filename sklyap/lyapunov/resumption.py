@@ -42,6 +42,14 @@ class RunEnd:
         Digest of the network's weights.
     seen : tuple of (int, str)
         Steps and digest of each stretch of inputs so far, by which sequences are recognised that come again.
+
+    Examples
+    --------
+    >>> from sklyap import lyapunov_spectrum
+    >>> from sklyap.datasets import systems
+    >>> end = lyapunov_spectrum(systems.henon().cell, 100, random_state=0).end
+    >>> end.s.shape, end.Q.shape
+    ((1, 2), (1, 2, 2))
     """
 
     record: GrowthRecord

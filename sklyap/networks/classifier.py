@@ -51,7 +51,7 @@ class RNNClassifier(ClassifierMixin, RecurrentEstimator):
         Law of the initial weights of the recurrent layers: "default" is torch's (or the cell's) own, "uniform" is
         U(-init_scale, init_scale) for weights and biases, "critical" scales the default recurrent weights so
         that the largest Lyapunov exponent along the training data starts near zero, "chrono" sets the biases of LSTM
-        and GRU gates for memories of up to `init_scale` steps. See :mod:`sklyap.networks.initialization`.
+        and GRU gates for memories of up to `init_scale` steps. See ``sklyap.networks.initialization``.
     init_scale : float, optional
         Half-width of "uniform" (default ``1/sqrt(hidden_size)``); gain of "normal", "orthogonal" and "xavier"
         (default 1); longest dependency of "chrono", in steps (default: those of the training sequences). "default" and

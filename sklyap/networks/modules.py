@@ -72,6 +72,7 @@ class RecurrentNetwork(nn.Module):
     recurrent : torch.nn.Module
         ``nn.RNN``, ``nn.GRU`` or ``nn.LSTM`` with ``batch_first=True``, or a RecurrentCell.
     readout : torch.nn.Linear
+        From states to outputs.
 
     Examples
     --------

@@ -60,6 +60,7 @@ class ESNRegressor(RegressorMixin, InputsMixin, BaseEstimator):
     Parameters
     ----------
     n_units : int, default=200
+        Number of units.
     leak : float, default=1.0
         In (0, 1].
     spectral_radius : float, default=0.9
@@ -84,6 +85,7 @@ class ESNRegressor(RegressorMixin, InputsMixin, BaseEstimator):
     net_ : EchoStateNetwork
         A torch module, for everything that takes networks.
     n_inputs_, n_outputs_ : int
+        Numbers of inputs and of outputs.
     n_features_in_ : int
         Steps of a table of sequences, inputs per step otherwise.
 

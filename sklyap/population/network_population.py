@@ -50,6 +50,16 @@ class NetworkPopulation(Sequence):
     --------
     train_population : Trains one.
     from_networks : Makes one of networks that were trained elsewhere.
+
+    Examples
+    --------
+    >>> from sklyap import RNNClassifier, train_population
+    >>> from sklyap.datasets import make_recall
+    >>> X, y = make_recall(60, n_steps=5, random_state=0)
+    >>> grid = {"lr": [0.01, 0.03, 0.1]}
+    >>> population = train_population(RNNClassifier("gru", 4, max_epochs=2), grid, X, y, random_state=0, verbose=0)
+    >>> len(population), population.best_losses.shape, len(population.networks(epoch=1))
+    (3, (3,), 3)
     """
 
     records: list[NetworkRecord]
@@ -190,7 +200,8 @@ class NetworkPopulation(Sequence):
         Parameters
         ----------
         condition : callable, optional
-            Takes a :class:`NetworkRecord` (``params``, ``best_loss``, ``loss(epoch)``, ...), returns a bool.
+            Takes a :class:`~sklyap.population.NetworkRecord` (``params``, ``best_loss``, ``loss(epoch)``, ...), returns
+            a bool.
         **params
             Hyperparameters that must have this value, or one of these values if it is a list; ``population``
             is the name of the population, as in :meth:`groups`.

@@ -30,6 +30,18 @@ class NetworkSequence(Sequence):
     Attributes
     ----------
     shape : tuple (n_networks,)
+        The number of networks, as an array says it.
+
+    Examples
+    --------
+    >>> from sklyap import RNNClassifier, train_population
+    >>> from sklyap.datasets import make_recall
+    >>> X, y = make_recall(60, n_steps=5, random_state=0)
+    >>> grid = {"lr": [0.01, 0.03, 0.1]}
+    >>> population = train_population(RNNClassifier("gru", 4, max_epochs=2), grid, X, y, random_state=0, verbose=0)
+    >>> networks = population.networks(epoch=1)
+    >>> networks.shape, type(networks[0]).__name__
+    ((3,), 'RNNClassifier')
     """
 
     def __init__(self, items: Sequence[tuple[NetworkRecord, Any]]) -> None:

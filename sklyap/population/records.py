@@ -57,6 +57,16 @@ class Snapshot:
         Tensors and attributes, when they are held in memory.
     path, checksum : Path and str, optional
         The file that holds them otherwise.
+
+    Examples
+    --------
+    >>> from sklyap import RNNClassifier, train_population
+    >>> from sklyap.datasets import make_recall
+    >>> X, y = make_recall(60, n_steps=5, random_state=0)
+    >>> grid = {"lr": [0.01, 0.03, 0.1]}
+    >>> population = train_population(RNNClassifier("gru", 4, max_epochs=2), grid, X, y, random_state=0, verbose=0)
+    >>> population.records[0].snapshots["1"].epoch
+    1.0
     """
 
     epoch: float
@@ -111,6 +121,17 @@ class NetworkRecord:
         The population that it was trained in.
     key : str or None
         What stands for a network that has no seed here, as it was trained elsewhere.
+
+    Examples
+    --------
+    >>> from sklyap import RNNClassifier, train_population
+    >>> from sklyap.datasets import make_recall
+    >>> X, y = make_recall(60, n_steps=5, random_state=0)
+    >>> grid = {"lr": [0.01, 0.03, 0.1]}
+    >>> population = train_population(RNNClassifier("gru", 4, max_epochs=2), grid, X, y, random_state=0, verbose=0)
+    >>> record = population.records[1]
+    >>> record.params, len(record.losses), sorted(record.snapshots)
+    ({'lr': 0.03}, 2, ['1', 'last'])
     """
 
     index: int

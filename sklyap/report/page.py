@@ -61,6 +61,7 @@ def write_report(
     Parameters
     ----------
     population_or_search : NetworkPopulation or fitted LyapunovHalvingSearch
+        What the page is about.
     path : path-like
         Of the page; an existing file is replaced.
     sequences : array-like, optional
@@ -73,6 +74,7 @@ def write_report(
     alignment : mapping of epoch to list of AlignmentResult, optional
         What :meth:`~sklyap.GradientAlignmentAnalyzer.analyze_training` returned.
     title : str, optional
+        Of the page.
     transformer : LyapunovSpectrumTransformer, optional
         Computes the spectra, in place of one of 64 interpolated columns over `sequences`: to set the width, a cache or
         the number of jobs.

@@ -107,6 +107,17 @@ class Belief:
         A regressor of the final loss on the columns of :meth:`Knowledge.features`, or on networks. It learns losses
         that are scaled to the same mean and spread of their logarithms in every prior. A fitted one is one more source.
     random_state : int
+        Seeds what is random; the same seed gives the same numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> from sklyap.search import Belief, Knowledge
+    >>> rng = np.random.default_rng(0)
+    >>> prior = Knowledge(pd.DataFrame({"lr": rng.uniform(size=20)}), rng.uniform(1, 2, size=(20, 3)))
+    >>> Belief([prior], kinds=["hyperparameters"]).kinds
+    ('hyperparameters',)
     """
 
     def __init__(

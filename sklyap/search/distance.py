@@ -27,6 +27,13 @@ class DistancePolicy(HalvingPolicy):
     References
     ----------
     Y. Zheng and E. Shlizerman (2025), Hyperpruning, arXiv 2506.07975.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklyap.search import DistancePolicy
+    >>> DistancePolicy(np.linspace(0, -2, 32), n_candidates=9).n_candidates
+    9
     """
 
     name = "distance"

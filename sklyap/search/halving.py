@@ -112,6 +112,7 @@ class LyapunovHalvingSearch(MetaEstimatorMixin, BaseEstimator):
     best_estimator_ : estimator
         The fitted network.
     best_params_ : dict
+        Hyperparameters of the best candidate.
     best_loss_ : float
         Lowest validation loss of the best candidate.
     best_index_ : int

@@ -40,6 +40,16 @@ class Knowledge:
         Epochs at which the networks, or their spectra, are at hand.
     networks_at : callable, optional
         Returns the networks as they were at an epoch.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> from sklyap.search import Knowledge
+    >>> losses = np.array([[1.0, 0.5], [1.1, 0.9]])
+    >>> known = Knowledge(pd.DataFrame({"lr": [0.01, 0.1]}), losses)
+    >>> known.best(2)
+    array([0.5, 0.9])
     """
 
     params: pd.DataFrame
@@ -70,7 +80,7 @@ class Knowledge:
         return max((kept for kept in self.kept if kept <= epoch), default=min(self.kept))
 
     def features(self, epoch: int, kinds: Sequence[str]) -> pd.DataFrame:
-        """Return what is known at `epoch` as columns, those of `kinds` (see :data:`FEATURES`)."""
+        """Return what is known at `epoch` as columns, those of `kinds` (see ``FEATURES``)."""
         blocks = []
         if "spectrum" in kinds:
             blocks.append(_numbered("exponent", self.spectra[epoch]))
@@ -135,8 +145,17 @@ class Board(Knowledge):
     reached : ndarray of shape (n_networks,)
         Epochs trained so far, -1 for a candidate that has not been built.
     failed : ndarray of shape (n_networks,) of bool
+        Candidates that failed.
     decisions : list of dict
-        One row for each candidate at each rung, see :attr:`LyapunovHalvingSearch.decisions_`.
+        One row for each candidate at each rung, see ``LyapunovHalvingSearch.decisions_``.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sklyap.search import Board
+    >>> board = Board(pd.DataFrame({"lr": [0.01, 0.1]}), max_epochs=9)
+    >>> board.max_epochs, board.failed.sum().item()
+    (9, 0)
     """
 
     def __init__(self, params: pd.DataFrame, max_epochs: int) -> None:

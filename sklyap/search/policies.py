@@ -38,7 +38,16 @@ class Request:
     Attributes
     ----------
     candidates : ndarray of int
+        Which candidates.
     epoch : int
+        After how many epochs.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklyap.search import Request
+    >>> Request(np.array([3, 5]), epoch=2).epoch
+    2
     """
 
     candidates: NDArray[np.intp]
@@ -57,6 +66,13 @@ class Ranking:
         Predicted final loss and its interval.
     reasons : list of str, optional
         What decided, in the sequence of `order`; one word for all if it is one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklyap.search import Ranking
+    >>> Ranking(np.array([2, 0, 1])).reasons
+    ('loss',)
     """
 
     order: NDArray[np.intp]
@@ -79,6 +95,18 @@ class Policy:
         The first rung.
     budget : float, optional
         Epochs to spend in all.
+
+    Examples
+    --------
+    A policy that trains the first candidate to the end and nothing else:
+
+    >>> import numpy as np
+    >>> from sklyap.search import Policy, Request
+    >>> class First(Policy):
+    ...     def requests(self, board, rng):
+    ...         yield Request(np.array([0]), board.max_epochs)
+    >>> isinstance(First(), Policy)
+    True
     """
 
     name = "policy"
@@ -111,7 +139,16 @@ class Policy:
 
 
 class RandomPolicy(Policy):
-    """Finish candidates in random order: random search."""
+    """Finish candidates in random order: random search.
+
+    Examples
+    --------
+    :func:`~sklyap.search.replay_search` takes one in the place of its word:
+
+    >>> from sklyap.search import RandomPolicy
+    >>> RandomPolicy(9, factor=3).n_candidates
+    9
+    """
 
     name = "random"
 
@@ -123,7 +160,16 @@ class RandomPolicy(Policy):
 
 
 class OraclePolicy(Policy):
-    """Finish the best candidate and no other; only in a replay is it known."""
+    """Finish the best candidate and no other; only in a replay is it known.
+
+    Examples
+    --------
+    :func:`~sklyap.search.replay_search` takes one in the place of its word:
+
+    >>> from sklyap.search import OraclePolicy
+    >>> OraclePolicy(9, factor=3).n_candidates
+    9
+    """
 
     name = "oracle"
 
@@ -141,6 +187,14 @@ class HalvingPolicy(Policy):
     ----------
     K. Jamieson and A. Talwalkar (2016), Non-stochastic best arm identification and hyperparameter optimization,
     AISTATS.
+
+    Examples
+    --------
+    :func:`~sklyap.search.replay_search` takes one in the place of its word:
+
+    >>> from sklyap.search import HalvingPolicy
+    >>> HalvingPolicy(9, factor=3).n_candidates
+    9
     """
 
     name = "halving on loss"
@@ -195,6 +249,14 @@ class ExtrapolationPolicy(HalvingPolicy):
     """Successive halving by the loss that each curve of losses, drawn on, has at the end.
 
     The curve is a straight line of ln loss over ln epoch through its last half, and never rises.
+
+    Examples
+    --------
+    :func:`~sklyap.search.replay_search` takes one in the place of its word:
+
+    >>> from sklyap.search import ExtrapolationPolicy
+    >>> ExtrapolationPolicy(9, factor=3).n_candidates
+    9
     """
 
     name = "curve extrapolation"
@@ -218,6 +280,14 @@ class HyperbandPolicy(HalvingPolicy):
     References
     ----------
     L. Li et al. (2018), Hyperband, JMLR 18(185).
+
+    Examples
+    --------
+    :func:`~sklyap.search.replay_search` takes one in the place of its word:
+
+    >>> from sklyap.search import HyperbandPolicy
+    >>> HyperbandPolicy(9, factor=3).n_candidates
+    9
     """
 
     name = "hyperband"

@@ -48,6 +48,14 @@ class PredictorPolicy(HalvingPolicy):
         better; with 1 it decides nearly all of them until the belief has.
     spectrum_epochs : float, default=0.0
         What a spectrum costs, in epochs of training, where the `budget` has to pay for spectra too.
+
+    Examples
+    --------
+    :func:`~sklyap.search.replay_search` makes one by name, with what it learns from:
+
+    >>> from sklyap.search import HalvingPolicy, PredictorPolicy
+    >>> issubclass(PredictorPolicy, HalvingPolicy)
+    True
     """
 
     name = "predictor"

@@ -29,6 +29,7 @@ class OptunaCallback(Callback):
     Parameters
     ----------
     trial : optuna.Trial
+        The trial.
     sequences : array-like of shape (n_sequences, n_steps, n_inputs), optional
         What drives the network for its spectrum. Four are enough; None reports the losses alone.
     epochs : sequence of int, default=(1, 3, 9)
@@ -42,7 +43,18 @@ class OptunaCallback(Callback):
     Examples
     --------
     ``RNNClassifier(..., callbacks=[OptunaCallback(trial, X[:4])]).fit(X, y, X_val, y_val)`` in the objective of a
-    study, which returns the lowest ``history_[:, "valid_loss"]``.
+    study, which returns the lowest ``history_[:, "valid_loss"]``. A trial with given parameters, outside of a study:
+
+    >>> import optuna
+    >>> from sklyap import RNNClassifier
+    >>> from sklyap.datasets import make_recall
+    >>> from sklyap.search import OptunaCallback
+    >>> X, y = make_recall(60, n_steps=5, random_state=0)
+    >>> trial = optuna.create_study().ask()
+    >>> callback = OptunaCallback(trial, X[:4], epochs=(1,))
+    >>> network = RNNClassifier("gru", 4, max_epochs=2, callbacks=[callback], random_state=0)
+    >>> len(network.fit(X[:40], y[:40], X[40:], y[40:]).history_)
+    2
     """
 
     def __init__(self, trial: Any, sequences: Any = None, *, epochs: Any = (1, 3, 9)) -> None:
@@ -78,7 +90,9 @@ class LyapunovPruner:
     sequences : array-like of shape (n_sequences, n_steps, n_inputs), optional
         What drives the networks of priors that come without sequences.
     factor : float, default=3
+        One in so many goes on at a rung.
     min_epochs : int, default=1
+        The first rung.
     max_epochs : int, default=15
         The rungs, which those of :class:`OptunaCallback` have to be.
     loss_share : float, default=0.5

@@ -97,6 +97,7 @@ def replay_search(
     factor, min_epochs
         See :class:`LyapunovHalvingSearch`.
     n_repeats : int, default=200
+        How many repetitions.
     transformer : estimator, optional
         Computes the spectra, in place of the default.
     confidence : float, default=0.95
@@ -185,6 +186,19 @@ class ReplayResult:
     n_candidates : int
         Candidates in each repetition.
     confidence : float
+        Level of the intervals.
+
+    Examples
+    --------
+    >>> from sklyap import RNNClassifier, train_population
+    >>> from sklyap.datasets import make_recall
+    >>> from sklyap.search import replay_search
+    >>> X, y = make_recall(60, n_steps=4, random_state=0)
+    >>> network, grid = RNNClassifier("gru", 4, max_epochs=3), {"lr": [1e-3, 1e-2, 1e-1]}
+    >>> population = train_population(network, grid, X, y, n_networks=9, random_state=0, verbose=0)
+    >>> result = replay_search(population, ["random", "halving"], budgets=[0.5], n_repeats=5, random_state=0)
+    >>> result.curve()["policy"].tolist()
+    ['random', 'halving']
     """
 
     table: pd.DataFrame

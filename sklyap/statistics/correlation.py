@@ -38,7 +38,9 @@ def spectrum_loss_correlation(
     Parameters
     ----------
     spectra : array-like of shape (n_networks, n_exponents)
+        One row for each network.
     losses : array-like of shape (n_networks,)
+        One loss for each network.
     statistics, zero_tolerance
         As in :class:`SpectrumStatistics`.
     method : {"spearman", "pearson"}, default="spearman"
@@ -49,6 +51,7 @@ def spectrum_loss_correlation(
     confidence : float, default=0.95
         Level of the interval.
     random_state : int, RandomState instance or None, default=None
+        Seeds what is random; the same seed gives the same numbers.
 
     Returns
     -------

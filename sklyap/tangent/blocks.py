@@ -63,6 +63,17 @@ class QRBlock:
         The largest over sequences and resolved directions, see :func:`sklyap.orthonormalize.log_spread`.
     s : Tensor of shape (n_active, state_size) or None
         The state after the block where a chunk of steps ends, as it does at breakpoints and where a sequence ends.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap.cells import GRUCell
+    >>> from sklyap.orthonormalize import random_bases
+    >>> from sklyap.tangent import qr_iteration
+    >>> cell, x = GRUCell(2, 4).double().requires_grad_(False), torch.randn(3, 10, 2, dtype=torch.float64)
+    >>> block = next(iter(qr_iteration(cell, x, Q=random_bases(4, 2, 0, range(3)), qr_interval=1)))
+    >>> block.start, block.stop, tuple(block.Q.shape)
+    (0, 1, (3, 4, 2))
     """
 
     start: int
@@ -91,6 +102,17 @@ class GrowthBlock:
         The basis after the block where it is needed: to run the next blocks, and where a sequence ends.
     s : Tensor of shape (n_active, state_size) or None
         As in `QRBlock`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap.cells import GRUCell
+    >>> from sklyap.orthonormalize import random_bases
+    >>> from sklyap.tangent import growth_iteration
+    >>> cell, x = GRUCell(2, 4).double().requires_grad_(False), torch.randn(3, 10, 2, dtype=torch.float64)
+    >>> block = next(iter(growth_iteration(cell, x, Q=random_bases(4, 2, 0, range(3)))))
+    >>> tuple(block.log_growth.shape)
+    (3, 2)
     """
 
     start: int
@@ -110,7 +132,21 @@ class Factors:
     Q : list of Tensor of shape (n_sequences, N, k)
         L + 1 bases, the first one before the blocks.
     R : list of Tensor of shape (n_sequences, k, k)
+        Factors.
     log_growth : list of Tensor of shape (n_sequences, k)
+        Logarithms of the diagonal of R.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap.cells import GRUCell
+    >>> from sklyap.orthonormalize import random_bases
+    >>> from sklyap.tangent import Factors, qr_iteration
+    >>> cell, x = GRUCell(2, 4).double().requires_grad_(False), torch.randn(3, 10, 2, dtype=torch.float64)
+    >>> Q = random_bases(4, 2, 0, range(3))
+    >>> factors = Factors.of(qr_iteration(cell, x, Q=Q, qr_interval=1), Q)
+    >>> len(factors.Q), len(factors.R)
+    (11, 10)
     """
 
     Q: list[Tensor]

@@ -45,14 +45,30 @@ Block = TypeVar("Block", QRBlock, GrowthBlock)
 
 
 def tangent_size(cell: RecurrentCell, state: str) -> int:
-    """Return the dimension of the tangent space that ``state="full"`` or ``state="hidden"`` looks at."""
+    """Return the dimension of the tangent space that ``state="full"`` or ``state="hidden"`` looks at.
+
+    Examples
+    --------
+    >>> from sklyap.cells import LSTMCell
+    >>> from sklyap.tangent import tangent_size
+    >>> tangent_size(LSTMCell(3, 8), "full"), tangent_size(LSTMCell(3, 8), "hidden")
+    (16, 8)
+    """
     return cell.state_size if state == "full" else cell.hidden_state_size
 
 
 def check_settings(
     cell: RecurrentCell, n_exponents: int | None, qr_interval: int | str, orthonormalizer: str, state: str
 ) -> tuple[int, int]:
-    """Return the number of exponents and the dimension of the tangent space, or raise."""
+    """Return the number of exponents and the dimension of the tangent space, or raise.
+
+    Examples
+    --------
+    >>> from sklyap.cells import LSTMCell
+    >>> from sklyap.tangent import check_settings
+    >>> check_settings(LSTMCell(3, 8), None, "auto", "auto", "full")
+    (16, 16)
+    """
     check_choice(state, "state", ["full", "hidden"])
     check_choice(orthonormalizer, "orthonormalizer", METHODS)
     if qr_interval != "auto":
@@ -62,7 +78,15 @@ def check_settings(
 
 
 def spread_budget(dtype: torch.dtype) -> float:
-    """Return the log spread up to which half the digits remain: ``½ ln(1/ε)``, 18 in float64 and 8 in float32."""
+    """Return the log spread up to which half the digits remain: ``½ ln(1/ε)``, 18 in float64 and 8 in float32.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap.tangent import spread_budget
+    >>> round(spread_budget(torch.float64), 2)
+    18.02
+    """
     return -0.5 * math.log(torch.finfo(dtype).eps)
 
 
@@ -83,6 +107,7 @@ def qr_iteration(
     Parameters
     ----------
     cell : RecurrentCell
+        The system.
     x : Tensor of shape (n_sequences, n_steps, n_inputs), or int
         Inputs, or the number of steps of an autonomous cell.
     Q : Tensor of shape (n_sequences, N, k)
@@ -95,7 +120,9 @@ def qr_iteration(
         Steps between factorisations. "auto" plans every block from the log spread of those before it, and repeats in
         halves a block that turns out to have lost more than half of its digits.
     orthonormalizer : {"auto", "householder", "cholesky"}
+        How bases are made orthonormal; see :func:`~sklyap.orthonormalize.orthonormalize`.
     state : {"full", "hidden"}
+        The whole state, or with "hidden" the first block alone.
     breakpoints : iterable of int
         Steps at which a block must end.
 
@@ -108,6 +135,17 @@ def qr_iteration(
     ------
     DivergedError
         If the trajectory or the basis is not finite, naming the sequence and the step.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap.cells import GRUCell
+    >>> from sklyap.orthonormalize import random_bases
+    >>> from sklyap.tangent import qr_iteration
+    >>> cell, x = GRUCell(2, 4).double().requires_grad_(False), torch.randn(3, 10, 2, dtype=torch.float64)
+    >>> blocks = list(qr_iteration(cell, x, Q=random_bases(4, 2, 0, range(3)), qr_interval=1))
+    >>> len(blocks), tuple(blocks[0].R.shape)
+    (10, (3, 2, 2))
     """
     course = _Course.of(cell, x, lengths, Q, state)
     controller = _controller(qr_interval, Q.dtype)
@@ -157,6 +195,17 @@ def growth_iteration(
     ------
     DivergedError
         As :func:`qr_iteration`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sklyap.cells import GRUCell
+    >>> from sklyap.orthonormalize import random_bases
+    >>> from sklyap.tangent import growth_iteration
+    >>> cell, x = GRUCell(2, 4).double().requires_grad_(False), torch.randn(3, 10, 2, dtype=torch.float64)
+    >>> blocks = list(growth_iteration(cell, x, Q=random_bases(4, 2, 0, range(3))))
+    >>> blocks[-1].stop
+    10
     """
     course = _Course.of(cell, x, lengths, Q, state)
     edges = sorted({*exact, *course.stops(breakpoints)})

@@ -31,7 +31,7 @@ def check_cell(
     rtol: float | None = None,
     dtype: str | torch.dtype = "float64",
 ) -> None:
-    """Check that a cell keeps the contract of :class:`~sklyap.cells.RecurrentCell`; silent if it does.
+    """Check that a cell keeps the contract of :class:`~sklyap.RecurrentCell`; silent if it does.
 
     Shapes, dtypes and devices; no changed arguments and no chance; the Jacobian action against automatic
     differentiation of `step`, at one step and along a trajectory, in all forms that it has; layers on top;
@@ -47,6 +47,7 @@ def check_cell(
         Largest error of the Jacobian relative to its largest entry; 1e-12 in float64 and 1e-5 in float32 by
         default.
     dtype : {"float64", "float32"}, default="float64"
+        Precision of the computation.
 
     Raises
     ------

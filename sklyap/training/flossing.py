@@ -38,6 +38,17 @@ class FlossingRound:
         Mean squared distance of the finite exponents to the target, before the round.
     before, after : ndarray of shape (k,)
         Exponents before and after the round, in nats per step, mean over its sequences.
+
+    Examples
+    --------
+    >>> from sklyap import RNNClassifier
+    >>> from sklyap.datasets import make_recall
+    >>> from sklyap.training import GradientFlossing
+    >>> flossing = GradientFlossing(pretrain_epochs=1, every=None)
+    >>> X, y = make_recall(40, n_steps=8, random_state=0)
+    >>> network = RNNClassifier("rnn", 6, max_epochs=2, callbacks=[flossing], random_state=0).fit(X, y)
+    >>> type(flossing.rounds_[0]).__name__
+    'FlossingRound'
     """
 
     epoch: int
@@ -92,6 +103,7 @@ class GradientFlossing(Callback):
     Attributes
     ----------
     rounds_ : list of FlossingRound
+        What each round did.
     n_skipped_ : int
         Rounds that were left because something in them was not finite.
     seconds_ : float

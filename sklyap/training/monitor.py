@@ -42,6 +42,17 @@ class MonitoredSpectrum:
         After how many epochs; 0 is the untrained network, 1.5 the middle of the second epoch.
     exponents, standard_error : ndarray of shape (k,)
         In nats per step.
+
+    Examples
+    --------
+    >>> from sklyap import RNNClassifier
+    >>> from sklyap.datasets import make_recall
+    >>> from sklyap.training import LyapunovMonitor
+    >>> monitor = LyapunovMonitor(n_exponents=2)
+    >>> X, y = make_recall(40, n_steps=8, random_state=0)
+    >>> network = RNNClassifier("rnn", 6, max_epochs=2, callbacks=[monitor], random_state=0).fit(X, y)
+    >>> monitor.spectra_[1].epoch, monitor.spectra_[1].exponents.shape
+    (1.0, (2,))
     """
 
     epoch: float
@@ -62,6 +73,7 @@ class LyapunovMonitor(Callback):
         of batches and their steps how many keep the looks below 5 % of the training time; it depends on nothing else,
         so that two runs look at the same epochs.
     unit : {"epoch", "batch"}, default="epoch"
+        Whether `every` counts epochs or batches.
     n_exponents : int or None, default=4
         How many leading exponents; None for the whole spectrum.
     statistics : sequence of str and callables, default=()
@@ -78,6 +90,7 @@ class LyapunovMonitor(Callback):
     Attributes
     ----------
     spectra_ : list of MonitoredSpectrum
+        What was seen at each look.
     every_ : int
         `every`, or what "auto" has come to.
     seconds_ : float

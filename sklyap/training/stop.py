@@ -28,10 +28,18 @@ class LossForecast:
     Attributes
     ----------
     epoch : int
+        After how many epochs.
     predicted, lower, upper : float
         The loss that it will end with, and the interval of it; infinite ends where the predictor has no interval.
     to_beat : float
         The loss to beat.
+
+    Examples
+    --------
+    >>> from sklyap.training import LossForecast
+    >>> forecast = LossForecast(epoch=3, predicted=0.4, lower=0.3, upper=0.6, to_beat=0.2)
+    >>> forecast.lower > forecast.to_beat  # hopeless
+    True
     """
 
     epoch: int
@@ -75,6 +83,7 @@ class StopHopeless(Callback):
     Attributes
     ----------
     forecasts_ : list of LossForecast
+        What was predicted at each look.
     stopped_epoch_ : int or None
         After which epoch the run was stopped.
 

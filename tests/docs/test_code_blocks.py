@@ -31,7 +31,7 @@ SMALLER = {
         "ExtraTreesRegressor(300,": "ExtraTreesRegressor(20,", "cv=5": "cv=2", "X[:16], epoch=1,":
         'X[:16], predictors={"loss so far": ("loss_so_far", RidgeCV()), "spectrum": RidgeCV()}, cv=3, epoch=1,',
     },
-    "docs/search.md": {
+    "docs/searching.md": {
         "make_recall(1500": "make_recall(100", "n_networks=100": "n_networks=12", "n_candidates=32": "n_candidates=4",
         "[16, 32, 48]": "[4, 6]", "n_repeats=200": "n_repeats=5", "n_trials=20": "n_trials=2", "n_jobs=-1": "n_jobs=1",
         "n_steps=100": "n_steps=40", "max_epochs=15": "max_epochs=9",

@@ -33,7 +33,14 @@ __all__ = [
 
 
 def known_systems() -> list[KnownSystem]:
-    """Return every system of this package with its default parameters, Lorenz with both sets."""
+    """Return every system of this package with its default parameters, Lorenz with both sets.
+
+    Examples
+    --------
+    >>> from sklyap.datasets import known_systems
+    >>> len(known_systems()) > 8
+    True
+    """
     return [
         linear_map(),
         orthogonal_map(),

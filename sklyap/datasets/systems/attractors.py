@@ -31,6 +31,13 @@ def henon(*, n_starts: int = 1) -> KnownSystem:
     References
     ----------
     Hénon, M. (1976). A two-dimensional mapping with a strange attractor. Communications in Mathematical Physics 50.
+
+    Examples
+    --------
+    >>> from sklyap.datasets import systems
+    >>> system = systems.henon()
+    >>> round(float(system.exponents[0]), 4), len(system.exponents)
+    (0.4192, 2)
     """
     first = 0.41918
     return KnownSystem(
@@ -48,11 +55,19 @@ def ikeda(*, n_starts: int = 1) -> KnownSystem:
     Parameters
     ----------
     n_starts : int, default=1
+        How many random starts, one sequence each.
 
     References
     ----------
     Hammel, S. M., Jones, C. K. R. T. and Moloney, J. V. (1985). Global dynamical behavior of the optical field in a
     ring cavity. JOSA B 2.
+
+    Examples
+    --------
+    >>> from sklyap.datasets import systems
+    >>> system = systems.ikeda()
+    >>> round(float(system.exponents[0]), 4), len(system.exponents)
+    (0.5075, 2)
     """
     first = 0.5075
     return KnownSystem(
@@ -75,12 +90,20 @@ def lorenz(parameters: str = "sprott", *, time_step: float = 0.01, n_starts: int
     time_step : float, default=0.01
         The sum is met to fourth order in it.
     n_starts : int, default=1
+        How many random starts, one sequence each.
 
     References
     ----------
     .. [1] Sprott, J. C. (2003). Chaos and Time-Series Analysis. Oxford University Press.
     .. [2] Wolf, A., Swift, J. B., Swinney, H. L. and Vastano, J. A. (1985). Determining Lyapunov exponents from a
        time series. Physica D 16.
+
+    Examples
+    --------
+    >>> from sklyap.datasets import systems
+    >>> system = systems.lorenz()
+    >>> round(float(system.exponents[0]), 4), len(system.exponents)
+    (0.906, 3)
     """
     check_choice(parameters, "parameters", _LORENZ)
     check_real(time_step, "time_step", low=np.finfo(float).tiny, high=0.1)
@@ -109,11 +132,19 @@ def rossler(*, time_step: float = 0.02, n_starts: int = 1) -> KnownSystem:
     time_step : float, default=0.02
         Where the orbit leaves the plane, steps of 0.05 take 0.006 off the smallest exponent.
     n_starts : int, default=1
+        How many random starts, one sequence each.
 
     References
     ----------
     Rössler, O. E. (1976). An equation for continuous chaos. Physics Letters A 57.
     Sprott, J. C. (2003). Chaos and Time-Series Analysis. Oxford University Press.
+
+    Examples
+    --------
+    >>> from sklyap.datasets import systems
+    >>> system = systems.rossler()
+    >>> round(float(system.exponents[0]), 4), len(system.exponents)
+    (0.0714, 3)
     """
     check_real(time_step, "time_step", low=np.finfo(float).tiny, high=0.1)
     return KnownSystem(

@@ -27,6 +27,13 @@ def linear_map(matrix: Any = None) -> KnownSystem:
     ----------
     matrix : array-like of shape (N, N), optional
         By default a non-normal one with eigenvalues 1.3, 0.8, -0.5 and 0.2.
+
+    Examples
+    --------
+    >>> from sklyap.datasets import systems
+    >>> system = systems.linear_map()
+    >>> len(system.exponents) == system.cell.state_size
+    True
     """
     if matrix is None:
         basis = np.random.default_rng(0).normal(size=(4, 4))
@@ -41,9 +48,18 @@ def orthogonal_map(n_units: int = 16, *, scale: float = 1.0, random_state: Any =
     Parameters
     ----------
     n_units : int, default=16
+        Number of units.
     scale : float, default=1.0
         g > 0.
     random_state : int or None, default=0
+        Seeds what is random; the same seed gives the same numbers.
+
+    Examples
+    --------
+    >>> from sklyap.datasets import systems
+    >>> system = systems.orthogonal_map()
+    >>> round(float(system.exponents[0]), 4), len(system.exponents)
+    (0.0, 16)
     """
     check_int(n_units, "n_units", low=1)
     check_real(scale, "scale", low=np.finfo(float).tiny)
@@ -62,6 +78,13 @@ def periodic_product(matrices: Any = None) -> KnownSystem:
     ----------
     matrices : array-like of shape (period, N, N), optional
         By default three random ones of 4 dimensions.
+
+    Examples
+    --------
+    >>> from sklyap.datasets import systems
+    >>> system = systems.periodic_product()
+    >>> len(system.exponents) == system.cell.state_size
+    True
     """
     if matrices is None:
         matrices = np.random.default_rng(0).normal(size=(3, 4, 4))
@@ -85,6 +108,7 @@ def gaussian_product(n_units: int = 10, *, scale: float = 1.0) -> KnownSystem:
     Parameters
     ----------
     n_units : int, default=10
+        Number of units.
     scale : float, default=1.0
         σ > 0.
 
@@ -92,6 +116,13 @@ def gaussian_product(n_units: int = 10, *, scale: float = 1.0) -> KnownSystem:
     ----------
     .. [1] Newman, C. M. (1986). The distribution of Lyapunov exponents: exact results for random matrices.
        Communications in Mathematical Physics 103.
+
+    Examples
+    --------
+    >>> from sklyap.datasets import systems
+    >>> system = systems.gaussian_product()
+    >>> round(float(system.exponents[0]), 4), len(system.exponents)
+    (1.0996, 10)
     """
     check_int(n_units, "n_units", low=1)
     check_real(scale, "scale", low=np.finfo(float).tiny)
@@ -111,6 +142,14 @@ def zero_gru(n_inputs: int = 3, hidden_size: int = 8) -> KnownSystem:
     Parameters
     ----------
     n_inputs, hidden_size : int
+        Numbers of inputs and of units.
+
+    Examples
+    --------
+    >>> from sklyap.datasets import systems
+    >>> system = systems.zero_gru()
+    >>> round(float(system.exponents[0]), 4), len(system.exponents)
+    (-0.6931, 8)
     """
     cell = _with_weights(GRUCell(n_inputs, hidden_size))
     return KnownSystem(
@@ -132,8 +171,16 @@ def constant_gate_lstm(n_inputs: int = 3, forget_bias: Any = None) -> KnownSyste
     Parameters
     ----------
     n_inputs : int, default=3
+        Number of inputs.
     forget_bias : array-like of shape (hidden_size,), optional
         By default six values from -2 to 2.
+
+    Examples
+    --------
+    >>> from sklyap.datasets import systems
+    >>> system = systems.constant_gate_lstm()
+    >>> round(float(system.exponents[0]), 4), len(system.exponents)
+    (-0.1269, 12)
     """
     bias = np.linspace(-2, 2, 6) if forget_bias is None else np.asarray(forget_bias, dtype=float)
     H = len(bias)

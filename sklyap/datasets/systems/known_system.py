@@ -21,13 +21,16 @@ class KnownSystem:
     Attributes
     ----------
     name : str
+        In words.
     cell : RecurrentCell
+        The system.
     exponents : ndarray of shape (k,)
         The k leading ones that are known, usually all, descending, in nats per unit of time; -inf for annihilated
         directions.
     tolerance : float
         How far they may be from the truth, in the same unit; 0 where they are exact.
     source : str
+        Where the numbers are from.
     time_step : float
         Units of time that one step of the cell takes.
     statistics : mapping of str to float

@@ -26,15 +26,25 @@ def tanh_map(n_units: int = 400, gain: float = 2.0, *, random_state: Any = 0, n_
     Parameters
     ----------
     n_units : int, default=400
+        Number of units.
     gain : float, default=2.0
         Above 1, where the dynamics is chaotic.
     random_state : int or None, default=0
+        Seeds what is random; the same seed gives the same numbers.
     n_starts : int, default=1
+        How many random starts, one sequence each.
 
     References
     ----------
     .. [1] Molgedey, L., Schuchhardt, J. and Schuster, H. G. (1992). Suppressing chaos in neural networks by noise.
        Physical Review Letters 69.
+
+    Examples
+    --------
+    >>> from sklyap.datasets import systems
+    >>> system = systems.tanh_map()
+    >>> round(float(system.exponents[0]), 4), len(system.exponents)
+    (0.1547, 1)
     """
     check_int(n_units, "n_units", low=1)
     check_real(gain, "gain", low=1.0)
@@ -61,11 +71,19 @@ def rate_network(*, n_starts: int = 1) -> KnownSystem:
     Parameters
     ----------
     n_starts : int, default=1
+        How many random starts, one sequence each.
 
     References
     ----------
     .. [1] Engelken, R., Wolf, F. and Abbott, L. F. (2023). Lyapunov spectra of chaotic recurrent neural networks.
        Physical Review Research 5, 043044.
+
+    Examples
+    --------
+    >>> from sklyap.datasets import systems
+    >>> system = systems.rate_network()
+    >>> round(float(system.exponents[0]), 4), len(system.exponents)
+    (0.1696, 4)
     """
     n_units, gain, time_step = 100, 4.0, 0.1
     J = gain / math.sqrt(n_units) * np.random.RandomState(1).randn(n_units, n_units)
