@@ -80,7 +80,7 @@ bench: $(READY)
 
 docs: $(READY)
 	$(BIN)/python $(PIP) install --quiet -c $(VENV)/constraints.txt -e ".[docs]"
-	$(BIN)/python -m sphinx -W -b html docs docs/_build/html
+	$(BIN)/python -m sphinx -W -n -b html docs docs/_build/html
 
 # The source distribution and the wheel, in dist/. On a package index the links of README lead to REPOSITORY.
 dist: $(READY)

@@ -235,7 +235,7 @@ class LossPredictor(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
         Returns
         -------
         dict of str to ndarray of shape (n_networks,), float64
-            Losses, by the names in :attr:`weights_`.
+            Losses, by the names in `weights_`.
         """
         check_is_fitted(self)
         said = self.regressor_.transform(X)
