@@ -2,7 +2,7 @@
 Alignment through training
 ==========================
 
-How the leading Lyapunov directions turn towards the gradient of the loss while a network is trained.
+How the leading Lyapunov directions lie to the gradient of the loss while a network is trained.
 """
 
 # %%

@@ -25,8 +25,9 @@ print(leading)
 display = SensitivitySweepDisplay.from_result(leading, effect="output")
 
 # %%
-# Growth in a step acts on what was there before it. The perturbation of an input enters after it, and meets the
-# growth that is still to come; ranked by that, steps are told apart.
+# Growth in a step acts on what was there before it. The perturbation of an input enters after it, and meets the growth
+# that is still to come. Ranked by that, the two lie on either side of random steps; in eight steps, and with bands as
+# wide as here, there is not much to tell apart.
 future = input_sensitivity(network, *test, perturbation="gaussian", by="future", random_state=0)
 display = SensitivitySweepDisplay.from_result(future, effect="output")
 

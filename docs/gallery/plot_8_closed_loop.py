@@ -43,13 +43,13 @@ for i, known in enumerate([0.9056, 0.0, -14.5723]):
 
 # %%
 # The third exponent is the contraction onto the attractor, which a model need not get right to stay on it. A
-# forecast follows the series for a few Lyapunov times.
+# forecast follows the series until the error, which grows by e in every Lyapunov time, is as large as the attractor.
 import matplotlib.pyplot as plt
 
-forecast = np.asarray(loop.forecast(200))
+forecast = ridge.predict(np.asarray(loop.forecast(400))[0])  # the loop gives states
 figure, ax = plt.subplots(figsize=(8, 3.5), layout="constrained")
-time = np.arange(1, 201) * dt * 0.9056
-ax.plot(time, y[0, spin_up - 1 : spin_up + 199, 0], label="Lorenz", color="0.4")
-ax.plot(time, forecast[0, :, 0], "--", label="network", color="tab:red")
+time = np.arange(1, 401) * dt * 0.9056
+ax.plot(time, y[0, spin_up - 1 : spin_up + 399, 0], label="Lorenz", color="0.4")
+ax.plot(time, forecast[:, 0], "--", label="network", color="tab:red")
 ax.set(xlabel="Lyapunov times", ylabel="first variable")
 _ = ax.legend()
