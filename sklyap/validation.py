@@ -18,9 +18,13 @@ __all__ = [
     "check_dense",
     "check_dtype",
     "check_exponents",
+    "check_instance",
+    "check_instances",
     "check_int",
     "check_jobs",
+    "check_methods",
     "check_networks",
+    "check_probe",
     "check_real",
     "check_seed",
     "check_sequences",
@@ -117,6 +121,33 @@ def check_bool(value: Any, name: str, *, caller: str | None = None) -> bool:
     return bool(value)
 
 
+def check_instance(value: Any, name: str, kind: type | tuple[type, ...], *, caller: str | None = None) -> Any:
+    """Return `value` if it is an instance of `kind` or raise TypeError."""
+    if not isinstance(value, kind):
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        wanted = " or ".join(k.__name__ for k in kinds)
+        raise TypeError(f"{_owner(name, caller)} must be an instance of {wanted}. Got {value!r:.60} instead.")
+    return value
+
+
+def check_instances(values: Any, name: str, kind: type | tuple[type, ...], *, caller: str | None = None) -> list[Any]:
+    """Return a list of `values`, one instance of `kind` or several, or raise."""
+    if isinstance(values, kind):
+        return [values]
+    items = list(check_instance(values, name, Iterable, caller=caller))
+    if not items:
+        raise ValueError(f"{_owner(name, caller)} must not be empty. Got no result instead.")
+    return [check_instance(item, name, kind, caller=caller) for item in items]
+
+
+def check_methods(value: Any, name: str, methods: Iterable[str], *, caller: str | None = None) -> Any:
+    """Return `value` if it has `methods` or raise TypeError; a class has none of its own."""
+    missing = [m for m in methods if isinstance(value, type) or not hasattr(value, m)]
+    if missing:
+        raise TypeError(f"{_owner(name, caller)} must have {', '.join(missing)}. Got {value!r:.60} instead.")
+    return value
+
+
 def check_verbose(value: Any, *, caller: str | None = None) -> int:
     """Return `value`, a bool or an int that is not negative, or raise."""
     return check_int(int(value) if isinstance(value, bool | np.bool_) else value, "verbose", low=0, caller=caller)
@@ -183,6 +214,13 @@ def check_dense(value: Any, name: str, *, caller: str | None = None, real: bool 
     if filled and not bool(torch.isfinite(torch.as_tensor(array)).all()):
         raise ValueError(f"{owner} must be finite. Got NaN or infinity.")
     return value
+
+
+def check_probe(sequences: Any, name: str = "sequences", *, caller: str | None = None) -> Any:
+    """Return `sequences`, of which the network is not known yet, if they can drive one: None, or finite numbers."""
+    if sequences is None or isinstance(sequences, torch.nn.utils.rnn.PackedSequence):
+        return sequences
+    return check_dense(sequences, name, caller=caller, filled=True)
 
 
 def check_dtype(dtype: Any, name: str = "dtype") -> torch.dtype:

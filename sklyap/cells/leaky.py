@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sklyap.cells.gated import Coefficients, GatedCell, constant, sech2
-from sklyap.validation import check_choice, check_real
+from sklyap.validation import check_choice, check_dense, check_real
 
 __all__ = ["LeakyCell"]
 
@@ -76,9 +76,9 @@ class LeakyCell(GatedCell):
         ValueError
             If the shapes do not fit or an entry is not finite.
         """
-        recurrent, inputs = _dense(W), _dense(W_in)
+        recurrent, inputs = _dense(W, "W"), _dense(W_in, "W_in")
         n = recurrent.shape[0] if recurrent.ndim == 2 else 0
-        b = np.zeros(n) if bias is None else np.asarray(bias, dtype=float).reshape(-1)
+        b = np.zeros(n) if bias is None else np.asarray(check_dense(bias, "bias"), dtype=float).reshape(-1)
         if n == 0 or recurrent.shape != (n, n) or inputs.ndim != 2 or len(inputs) != n or b.shape != (n,):
             raise ValueError(
                 "The 'W', 'W_in' and 'bias' parameters of LeakyCell.from_weights must have shapes (n_units, n_units), "
@@ -102,5 +102,6 @@ class LeakyCell(GatedCell):
         return Coefficients({(0, 0): slope}, {(0, 0): slope}, {(0, 0): constant(1 - self.leak, s)})
 
 
-def _dense(matrix: Any) -> np.ndarray:
-    return np.asarray(matrix.toarray() if hasattr(matrix, "toarray") else matrix, dtype=float)
+def _dense(matrix: Any, name: str) -> np.ndarray:
+    matrix = matrix.toarray() if hasattr(matrix, "toarray") else matrix
+    return np.asarray(check_dense(matrix, name, caller="LeakyCell.from_weights"), dtype=float)

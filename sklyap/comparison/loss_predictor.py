@@ -17,7 +17,17 @@ from sklyap.autoencoder.scaling import LossScaler
 from sklyap.comparison.stacking import loss_stack
 from sklyap.population import HistoryFeatures, HyperparameterFeatures
 from sklyap.spectrum import LyapunovSpectrumTransformer
-from sklyap.validation import check_choice, check_int, check_real, seed_from
+from sklyap.spectrum.cache import check_memory
+from sklyap.validation import (
+    check_choice,
+    check_instance,
+    check_int,
+    check_jobs,
+    check_methods,
+    check_probe,
+    check_real,
+    seed_from,
+)
 
 __all__ = ["LossPredictor", "loss_predictor"]
 
@@ -95,6 +105,7 @@ def loss_predictor(
     True
     """
     caller = "loss_predictor"
+    check_instance(features, "features", (str, Iterable), caller=caller)
     chosen = (features,) if isinstance(features, str) else tuple(features)
     for feature in chosen:
         check_choice(feature, "features", _FEATURES, caller=caller)
@@ -109,6 +120,11 @@ def loss_predictor(
         )
     check_choice(target_transform, "target_transform", ["rank", "log", None], caller=caller)
     check_int(cv, "cv", low=2, caller=caller)
+    check_probe(sequences, caller=caller)
+    check_memory(memory, caller)
+    check_jobs(n_jobs, caller=caller)
+    if n_exponents is not None:
+        check_int(n_exponents, "n_exponents", low=1, caller=caller)
     epochs = _epochs_so_far(epoch, caller)
     makers = {
         "spectrum": lambda: LyapunovSpectrumTransformer(
@@ -197,6 +213,9 @@ class LossPredictor(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
         ValueError
             If there are fewer networks than folds, or a loss or a spectrum is not one.
         """
+        check_methods(self.regressor, "regressor", ["fit", "predict"], caller=type(self).__name__)
+        check_methods(_stack_of(self.regressor), "regressor", ["cv", "get_params"], caller=type(self).__name__)
+        check_choice(self.target_transform, "target_transform", ["rank", "log", None], caller=type(self).__name__)
         if y is None:
             raise ValueError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
         losses = column_or_1d(check_array(y, dtype=np.float64, ensure_2d=False, input_name="y"), warn=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.integrate import solve_ivp
 from sklearn.utils import check_random_state
 
-from sklyap.validation import check_choice, check_int, check_real
+from sklyap.validation import check_bool, check_choice, check_int, check_real, check_seed
 
 __all__ = ["make_chaotic_series"]
 
@@ -93,7 +93,8 @@ def make_chaotic_series(
     noise = check_real(noise, "noise", low=0.0, caller=caller)
     if dt == 0 or tau == 0:
         raise ValueError(f"The 'dt' and 'tau' parameters of {caller} must be positive. Got dt={dt} and tau={tau}.")
-    generator = check_random_state(random_state)
+    check_bool(standardize, "standardize", caller=caller)
+    generator = check_random_state(check_seed(random_state, caller=caller))
     times = _TRANSIENT[system] + dt * np.arange(n_steps + 1)
     values = (
         _lorenz(times, n_samples, generator) if system == "lorenz" else _mackey_glass(times, n_samples, tau, generator)

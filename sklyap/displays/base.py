@@ -6,10 +6,21 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["MARKERS", "Display", "band", "check_labels", "check_length", "ordered_colors", "shade_warmup", "zero_line"]
+__all__ = [
+    "MARKERS",
+    "UNITS",
+    "Display",
+    "band",
+    "check_labels",
+    "check_length",
+    "ordered_colors",
+    "shade_warmup",
+    "zero_line",
+]
 
 MARKERS = "os^Dv<>pP*X"
 """Tell lines and groups apart where colours cannot be."""
+UNITS = ("nats", "bits")
 
 
 def _axes(ax: Any) -> Any:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from sklyap.displays.base import MARKERS, Display, band, ordered_colors, shade_warmup, zero_line
+from sklyap.displays.base import MARKERS, UNITS, Display, band, ordered_colors, shade_warmup, zero_line
 from sklyap.lyapunov import LyapunovResult, standard_error
-from sklyap.validation import check_int
+from sklyap.validation import check_choice, check_instance, check_int
 
 __all__ = ["ConvergenceDisplay", "LocalExponentDisplay"]
 
@@ -69,8 +69,8 @@ class ConvergenceDisplay(Display):
                 f"{self.running.shape}. Got shape {self.standard_error.shape} instead."
             )
         self.indices = list(range(self.running.shape[1])) if indices is None else list(indices)
-        self.warmup = warmup
-        self.unit = unit
+        self.warmup = check_int(warmup, "warmup", low=0)
+        self.unit = check_choice(unit, "unit", UNITS)
         self.per = per
 
     @classmethod
@@ -169,8 +169,8 @@ class LocalExponentDisplay(Display):
 
     def __init__(self, local: Any, *, warmup: int = 0, unit: str = "nats", per: str = "step") -> None:
         self.local = np.asarray(local, dtype=float)
-        self.warmup = warmup
-        self.unit = unit
+        self.warmup = check_int(warmup, "warmup", low=0)
+        self.unit = check_choice(unit, "unit", UNITS)
         self.per = per
 
     @classmethod
@@ -219,6 +219,7 @@ class LocalExponentDisplay(Display):
 
 
 def _local(result: LyapunovResult) -> np.ndarray:
+    check_instance(result, "result", LyapunovResult)
     if result.local is None:
         raise ValueError(
             "The 'result' parameter must be computed with return_local=True. Got one without local growth."

@@ -9,7 +9,7 @@ import numpy as np
 
 from sklyap.displays.base import MARKERS, Display, check_labels, check_length, ordered_colors
 from sklyap.gradients import AlignmentResult, LossGradient
-from sklyap.validation import check_int
+from sklyap.validation import check_instance, check_instances, check_int, check_methods
 
 __all__ = ["AlignmentDisplay", "GradientEnergyDisplay"]
 
@@ -80,6 +80,10 @@ class AlignmentDisplay(Display):
         -------
         AlignmentDisplay
         """
+        check_int(singular, "singular", low=0)
+        check_instances(check_instance(results, "results", Mapping).values(), "results", Sequence)
+        for epoch in results.values():
+            check_instances(epoch, "results", AlignmentResult)
         means = [
             np.mean([_column(result.alignment, singular) for result in epoch], axis=0) for epoch in results.values()
         ]
@@ -109,6 +113,7 @@ class AlignmentDisplay(Display):
         -------
         AlignmentDisplay
         """
+        check_methods(analyzer, "analyzer", ["analyze_training"])
         return cls.from_training(analyzer.analyze_training(population, epochs), singular=singular, ax=ax)
 
     @classmethod
@@ -136,6 +141,7 @@ class AlignmentDisplay(Display):
         ValueError
             If the result has no prefixes.
         """
+        check_instance(result, "result", AlignmentResult)
         if not len(result.prefixes):
             raise ValueError("The 'result' parameter must be computed with prefixes. Got one without.")
         by_prefix = np.array([_column(alignment, singular) for alignment in result.alignment_by_prefix])
@@ -224,7 +230,7 @@ class GradientEnergyDisplay(Display):
         -------
         GradientEnergyDisplay
         """
-        results = [results] if isinstance(results, AlignmentResult | LossGradient) else list(results)
+        results = check_instances(results, "results", (AlignmentResult, LossGradient))
         return cls([r.energy for r in results], [r.tangent_size for r in results], labels=labels).plot(ax)
 
     def _draw(self, ax: Any) -> None:

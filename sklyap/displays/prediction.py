@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from sklyap.displays.base import Display, check_length
-from sklyap.validation import check_choice
+from sklyap.population import NetworkPopulation
+from sklyap.validation import check_choice, check_instance, check_methods
 
 __all__ = ["LatentDisplay", "LossPredictorsDisplay"]
 
@@ -80,6 +82,7 @@ class LatentDisplay(Display):
         -------
         LatentDisplay
         """
+        check_methods(estimator, "estimator", ["transform"])
         from sklearn.decomposition import PCA
 
         pca = PCA(2)
@@ -105,6 +108,7 @@ class LatentDisplay(Display):
         -------
         LatentDisplay
         """
+        check_instance(population, "population", NetworkPopulation)
         return cls.from_estimator(estimator, population.networks(epoch), population.best_losses, ax=ax)
 
     def _draw(self, ax: Any) -> None:
@@ -178,6 +182,7 @@ class LossPredictorsDisplay(Display):
         -------
         LossPredictorsDisplay
         """
+        check_instance(table, "table", pd.DataFrame)
         measured = [column.removesuffix("_low") for column in table.columns if column.endswith("_low")]
         check_choice(measure, "measure", measured)
         kind, _, what = measure.partition("_")

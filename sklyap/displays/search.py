@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from sklyap.displays.base import MARKERS, Display
-from sklyap.validation import check_choice
+from sklyap.validation import check_choice, check_instance, check_methods
 
 __all__ = ["RegretDisplay", "SearchDisplay"]
 
@@ -72,6 +73,7 @@ class SearchDisplay(Display):
         -------
         SearchDisplay
         """
+        check_methods(search, "search", ["decisions_", "population_"], caller="SearchDisplay.from_search")
         decisions = search.decisions_
         records = [record for record in search.population_.records if len(record.losses)]
         told = decisions.dropna(subset="predicted").groupby("candidate").last()
@@ -147,7 +149,7 @@ class RegretDisplay(Display):
     """
 
     def __init__(self, table: Any, *, against: str = "epochs") -> None:
-        self.table = table
+        self.table = check_instance(table, "table", pd.DataFrame, caller="RegretDisplay")
         self.against = check_choice(against, "against", ("epochs", "cost", "seconds"), caller="RegretDisplay")
 
     @classmethod
@@ -167,6 +169,7 @@ class RegretDisplay(Display):
         -------
         RegretDisplay
         """
+        check_methods(result, "result", ["curve"], caller="RegretDisplay.from_replay")
         return cls(result.curve(), against=against).plot(ax)
 
     def _draw(self, ax: Any) -> None:

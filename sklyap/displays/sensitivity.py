@@ -8,7 +8,7 @@ import numpy as np
 
 from sklyap.displays.base import Display
 from sklyap.sensitivity import SensitivityResult
-from sklyap.validation import check_choice, check_int
+from sklyap.validation import check_choice, check_dense, check_instance, check_int
 
 __all__ = ["SensitivityDisplay", "SensitivitySweepDisplay"]
 
@@ -82,6 +82,8 @@ class SensitivityDisplay(Display):
         -------
         SensitivityDisplay
         """
+        check_instance(result, "result", SensitivityResult)
+        check_dense(sequences, "sequences", filled=True)
         check_choice(effect, "effect", ["loss", "output"])
         check_int(index, "index", low=0, high=len(result.score) - 1)
         by_step = getattr(result, effect).by_step
@@ -141,7 +143,7 @@ class SensitivitySweepDisplay(Display):
     """
 
     def __init__(self, result: SensitivityResult, *, effect: str = "loss") -> None:
-        self.result = result
+        self.result = check_instance(result, "result", SensitivityResult)
         self.effect = check_choice(effect, "effect", ["loss", "output"])
 
     @classmethod

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from sklyap.displays.base import MARKERS, Display, band, check_labels, check_length, ordered_colors, zero_line
+from sklyap.displays.base import MARKERS, UNITS, Display, band, check_labels, check_length, ordered_colors, zero_line
 from sklyap.lyapunov import LyapunovResult
+from sklyap.population import NetworkPopulation
+from sklyap.validation import check_choice, check_dense, check_instance, check_instances, check_methods
 
 __all__ = ["SpectrumDisplay"]
 
@@ -71,7 +73,10 @@ class SpectrumDisplay(Display):
         unit: str = "nats",
         per: str = "step",
     ) -> None:
+        check_dense(spectra, "spectra", caller="SpectrumDisplay")
         self.spectra = [np.asarray(s, dtype=float) for s in spectra]
+        if not self.spectra or any(s.ndim != 1 or not len(s) for s in self.spectra):
+            raise ValueError("The 'spectra' parameter of SpectrumDisplay must hold spectra, one at least, each 1-D.")
         self.standard_error = None if standard_error is None else [np.asarray(e, dtype=float) for e in standard_error]
         if self.standard_error is not None:
             check_length(self.standard_error, "standard_error", len(self.spectra), "SpectrumDisplay")
@@ -83,7 +88,7 @@ class SpectrumDisplay(Display):
                 f"spectrum. Got shape {self.color.shape} instead."
             )
         self.color_label = color_label
-        self.unit = unit
+        self.unit = check_choice(unit, "unit", UNITS, caller="SpectrumDisplay")
         self.per = per
 
     @classmethod
@@ -110,7 +115,7 @@ class SpectrumDisplay(Display):
         ValueError
             If there is no result, or results have different units.
         """
-        results = [results] if isinstance(results, LyapunovResult) else list(results)
+        results = check_instances(results, "results", LyapunovResult)
         units = {(result.unit, result.per) for result in results}
         if len(units) != 1:
             got = ", ".join(f"{unit} per {per}" for unit, per in sorted(units)) or "no result"
@@ -137,6 +142,7 @@ class SpectrumDisplay(Display):
         -------
         SpectrumDisplay
         """
+        check_methods(transformer, "transformer", ["results_"])
         results = transformer.results_
         there = [i for i, result in enumerate(results) if result is not None]
         for name in ("labels", "color"):
@@ -170,6 +176,8 @@ class SpectrumDisplay(Display):
         """
         from sklearn.base import clone
 
+        check_instance(population, "population", NetworkPopulation)
+        check_methods(transformer, "transformer", ["fit_transform"])
         transformer = clone(transformer)
         transformer.fit_transform(population.networks(epoch))
         if options.get("color") is None:

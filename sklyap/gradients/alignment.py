@@ -31,7 +31,7 @@ from sklyap.gradients.objective import Objective
 from sklyap.orthonormalize import METHODS
 from sklyap.runtime import outside_inference_mode
 from sklyap.tangent import tangent_size
-from sklyap.validation import check_choice, check_dtype, check_int, resolve_device, seed_from
+from sklyap.validation import check_bool, check_choice, check_dtype, check_int, resolve_device, seed_from
 
 __all__ = ["alignment_features", "gradient_alignment"]
 
@@ -80,6 +80,7 @@ def gradient_alignment(
     objective, weight, N, q = subject.objective, subject.weight, subject.size, subject.n_directions
     k = N if rank is None else check_int(rank, "rank", low=q, high=N)
     check_int(n_baseline, "n_baseline", low=0)
+    check_bool(covariant, "covariant")
     cuts = _check_prefixes(prefixes, objective)
     loss, delta = objective.delta(objective.states)
     cut_losses, cut_deltas = _cut_off(objective, cuts)

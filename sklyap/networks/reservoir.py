@@ -17,7 +17,7 @@ from sklyap.cells import LeakyCell
 from sklyap.networks.base import RecurrentEstimator
 from sklyap.networks.inputs import InputsMixin
 from sklyap.networks.regressor import RNNRegressor
-from sklyap.validation import check_bool, check_choice, check_int, check_real
+from sklyap.validation import check_bool, check_choice, check_int, check_real, check_seed
 
 __all__ = ["ESNRegressor", "EchoStateNetwork"]
 
@@ -215,7 +215,7 @@ class ESNRegressor(RegressorMixin, InputsMixin, BaseEstimator):
         check_choice(self.readout, "readout", ["last", "all"], caller=who)
 
     def _reservoir(self, n_inputs: int) -> LeakyCell:
-        draw, n = check_random_state(self.random_state), self.n_units
+        draw, n = check_random_state(check_seed(self.random_state, caller=type(self).__name__)), self.n_units
         W = draw.normal(size=(n, n)) * (draw.uniform(size=(n, n)) < max(self.density, min(1.0, 5 / n)))
         radius = np.abs(np.linalg.eigvals(W)).max()
         W_in = self.input_scale * draw.uniform(-1, 1, size=(n, n_inputs))

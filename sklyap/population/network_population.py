@@ -20,8 +20,9 @@ from sklyap.population.given import given_records
 from sklyap.population.loading import stored_records
 from sklyap.population.network_sequence import NetworkSequence, take
 from sklyap.population.records import NetworkRecord, Origin, epoch_key
+from sklyap.validation import check_instance
 
-__all__ = ["NetworkPopulation"]
+__all__ = ["NetworkPopulation", "check_epoch"]
 
 # They differ between estimators without saying anything about the networks.
 _UNTOLD = ("random_state", "verbose", "device", "warm_start", "callbacks")
@@ -162,6 +163,8 @@ class NetworkPopulation(Sequence):
         >>> population.networks()[1]
         <GRU trained elsewhere>
         """
+        if name is not None:
+            check_instance(name, "name", str, caller="from_networks")
         population = cls(given_records(networks, losses, params, histories, build, name))
         if population.failures:
             positions = [record.index for record in population.failures]
@@ -175,6 +178,10 @@ class NetworkPopulation(Sequence):
     @classmethod
     def concatenate(cls, populations: Iterable[NetworkPopulation]) -> NetworkPopulation:
         """Return one population of the networks of several, in order."""
+        populations = [
+            check_instance(p, "populations", NetworkPopulation, caller="concatenate")
+            for p in check_instance(populations, "populations", Iterable, caller="concatenate")
+        ]
         return cls([record for p in populations for record in (*p.records, *p.failures)])
 
     def __add__(self, other: NetworkPopulation) -> NetworkPopulation:
@@ -236,7 +243,7 @@ class NetworkPopulation(Sequence):
         ValueError
             If a network has no snapshot at this epoch.
         """
-        key = _check_epoch(epoch, "networks")
+        key = check_epoch(epoch, "networks")
         for record in self.records:
             if key not in record.snapshots:
                 raise ValueError(
@@ -262,7 +269,7 @@ class NetworkPopulation(Sequence):
         ValueError
             If no loss was measured there.
         """
-        key = _check_epoch(epoch, "losses")
+        key = check_epoch(epoch, "losses")
         for record in self.records:
             measured = key in record.snapshots or (key != "last" and float(epoch).is_integer() and epoch >= 1)
             if not measured or (key not in record.snapshots and epoch > record.max_epochs):
@@ -305,6 +312,7 @@ class NetworkPopulation(Sequence):
         -------
         ndarray of shape (n_networks,), dtype object
         """
+        check_instance(name, "name", str, caller="groups")
         labels = np.empty(len(self), dtype=object)
         for i, record in enumerate(self.records):
             assert record.origin is not None
@@ -388,7 +396,8 @@ def _range(column: pd.Series) -> str:
     return ", ".join(values[:8]) + (f", and {len(values) - 8} more" if len(values) > 8 else "")
 
 
-def _check_epoch(epoch: Any, caller: str) -> str:
+def check_epoch(epoch: Any, caller: str) -> str:
+    """Return the name of a snapshot, or raise ValueError."""
     if isinstance(epoch, bool) or not (epoch == "last" or isinstance(epoch, int | float | np.number)):
         raise ValueError(f"The 'epoch' parameter of {caller} must be a number or 'last'. Got {epoch!r} instead.")
     return epoch_key(epoch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from sklearn.base import clone
 from sklyap.displays import AlignmentDisplay, LossPredictorsDisplay, SearchDisplay, SpectrumDisplay
 from sklyap.exceptions import SklyapWarning
 from sklyap.population import NetworkPopulation
+from sklyap.population.network_population import check_epoch
 from sklyap.report.figures import draw_losses, draw_sweep, picture
 from sklyap.report.text import DIGITS, changed_settings, shown, table
 from sklyap.report.versions import versions
 from sklyap.spectrum import LyapunovSpectrumTransformer
 from sklyap.statistics import spectrum_loss_correlation
 from sklyap.storage import write_bytes
+from sklyap.validation import check_instance, check_probe
 
 __all__ = ["Section", "sections_of", "write_report"]
 
@@ -108,6 +111,7 @@ def write_report(
     ...     page.name, "<html" in page.read_text()
     ('report.html', True)
     """
+    _check(path, epoch, comparison, title)
     environment = _environment()
     sections = sections_of(
         population_or_search, sequences=sequences, epoch=epoch, comparison=comparison, alignment=alignment,
@@ -120,6 +124,19 @@ def write_report(
     path = Path(path)
     write_bytes(path, page.encode())
     return path
+
+
+def _check(path: Any, epoch: Any, comparison: Any, title: Any) -> None:
+    """Check what is needed when all has been computed."""
+    caller = "write_report"
+    if not Path(check_instance(path, "path", (str, PathLike), caller=caller)).parent.is_dir():
+        raise FileNotFoundError(f"The 'path' parameter of {caller} must lie in a directory that is there. Got {path}.")
+    if epoch is not None:
+        check_epoch(epoch, caller)
+    if comparison is not None:
+        check_instance(comparison, "comparison", pd.DataFrame, caller=caller)
+    if title is not None:
+        check_instance(title, "title", str, caller=caller)
 
 
 def sections_of(
@@ -141,6 +158,9 @@ def sections_of(
         )
     if not len(population) and not population.failures:
         raise ValueError("The 'population_or_search' parameter of write_report holds no network.")
+    check_probe(sequences, caller="write_report")
+    if transformer is not None:
+        check_instance(transformer, "transformer", LyapunovSpectrumTransformer, caller="write_report")
     sections = [] if search is None else [_search(search)]
     if len(population):
         sections += [_sweep(population), *_dynamics(population, sequences, epoch, transformer)]

@@ -14,7 +14,16 @@ from torch import Tensor
 from sklyap.population import NetworkPopulation
 from sklyap.search.belief import takes_networks
 from sklyap.search.spectra import kept_epochs
-from sklyap.validation import check_choice, check_int, check_real
+from sklyap.validation import (
+    check_bool,
+    check_choice,
+    check_instance,
+    check_int,
+    check_jobs,
+    check_probe,
+    check_real,
+    check_verbose,
+)
 
 __all__ = ["Checked", "check_search", "params_table", "prior_pairs"]
 
@@ -62,6 +71,11 @@ def check_search(search: Any, X: Any) -> Checked:
             f"The 'min_epochs' parameter of {_CALLER} must not exceed max_epochs, which is {max_epochs}. "
             f"Got {min_epochs} instead."
         )
+    check_bool(search.resume, "resume", caller=_CALLER)
+    check_bool(search.refit, "refit", caller=_CALLER)
+    check_jobs(search.n_jobs, caller=_CALLER)
+    check_verbose(search.verbose, caller=_CALLER)
+    check_probe(search.sequences, caller=_CALLER)
     check_choice(search.promote_by, "promote_by", ("predictor", "loss", "distance"), caller=_CALLER)
     check_int(search.n_labelled, "n_labelled", low=0, high=n_candidates, caller=_CALLER)
     _check_distributions(search.param_distributions)
@@ -133,6 +147,7 @@ def _word(value: Any) -> str:
 
 
 def _check_distributions(distributions: Any) -> None:
+    check_instance(distributions, "param_distributions", (Mapping, Sequence), caller=_CALLER)
     for grid in [distributions] if isinstance(distributions, Mapping) else distributions or ():
         if isinstance(grid, Mapping) and "max_epochs" in grid:
             raise ValueError(

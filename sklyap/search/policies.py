@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sklyap.search.knowledge import Board, log_loss
 from sklyap.search.rungs import largest_start, rung_epochs, rung_sizes
+from sklyap.validation import check_int, check_real
 
 __all__ = [
     "ExtrapolationPolicy",
@@ -119,6 +120,14 @@ class Policy:
         min_epochs: int = 1,
         budget: float | None = None,
     ) -> None:
+        caller = type(self).__name__
+        if n_candidates is not None:
+            check_int(n_candidates, "n_candidates", low=1, caller=caller)
+        if check_real(factor, "factor", caller=caller) <= 1:
+            raise ValueError(f"The 'factor' parameter of {caller} must be a float above 1. Got {factor!r} instead.")
+        check_int(min_epochs, "min_epochs", low=1, caller=caller)
+        if budget is not None:
+            check_real(budget, "budget", low=0.0, caller=caller)
         self.n_candidates = n_candidates
         self.factor = factor
         self.min_epochs = min_epochs

@@ -16,7 +16,7 @@ from sklyap.search.checks import params_table, prior_pairs
 from sklyap.search.knowledge import FEATURES, Knowledge
 from sklyap.search.rungs import rung_epochs
 from sklyap.search.spectra import default_transformer, kept_epochs, read_population, timed_spectra
-from sklyap.validation import check_int, check_real
+from sklyap.validation import check_int, check_probe, check_real
 
 __all__ = ["LyapunovPruner", "OptunaCallback"]
 
@@ -125,6 +125,7 @@ class LyapunovPruner:
         check_int(max_epochs, "max_epochs", low=1, caller=caller)
         check_int(min_epochs, "min_epochs", low=1, high=max_epochs, caller=caller)
         check_real(loss_share, "loss_share", low=0.0, high=1.0, caller=caller)
+        check_probe(sequences, caller=caller)
         self.factor, self.loss_share = factor, loss_share
         self.epochs = rung_epochs(min_epochs, max_epochs, factor)
         pairs = prior_pairs(prior, caller)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,15 @@ from sklyap.search.policies import (
 )
 from sklyap.search.predicted import PredictorPolicy
 from sklyap.search.spectra import default_transformer, read_population, timed_spectra
-from sklyap.validation import check_bool, check_int, check_real, seed_from
+from sklyap.validation import (
+    check_bool,
+    check_instance,
+    check_int,
+    check_methods,
+    check_probe,
+    check_real,
+    seed_from,
+)
 
 __all__ = ["RecordedBoard", "ReplayResult", "replay_search"]
 
@@ -134,11 +142,19 @@ def replay_search(
     [['random', 0.2], ['random', 0.5], ['halving', 0.2], ['halving', 0.5]]
     """
     check_int(n_repeats, "n_repeats", low=1, caller=_CALLER)
+    if check_real(factor, "factor", caller=_CALLER) <= 1:
+        raise ValueError(f"The 'factor' parameter of {_CALLER} must be a float above 1. Got {factor!r} instead.")
+    check_int(min_epochs, "min_epochs", low=1, caller=_CALLER)
+    check_instance(budgets, "budgets", Iterable, caller=_CALLER)
+    check_instance(policy, "policy", (str, Policy, Mapping, Sequence), caller=_CALLER)
     shares = [check_real(budget, "budgets", low=0.0, caller=_CALLER) for budget in budgets]
     check_real(confidence, "confidence", low=0.0, high=1.0, caller=_CALLER)
     check_bool(count_spectra, "count_spectra", caller=_CALLER)
     if spectrum_epochs is not None:
         check_real(spectrum_epochs, "spectrum_epochs", low=0.0, caller=_CALLER)
+    check_probe(sequences, caller=_CALLER)
+    if transformer is not None:
+        check_methods(transformer, "transformer", ["fit_transform"], caller=_CALLER)
     policies = _named(policy)
     given = [p for p in policies.values() if isinstance(p, str) and p in _PREDICTORS]
     if any(p != "predictor without prior" for p in given) and prior is None:
@@ -398,7 +414,7 @@ def _named(policy: Any) -> dict[str, Any]:
         policies = dict(policy)
     else:
         items = [policy] if isinstance(policy, str | Policy) else list(policy)
-        policies = {item if isinstance(item, str) else item.name: item for item in items}
+        policies = {getattr(item, "name", str(item)): item for item in items}
     known = [*_PLAIN, *_PREDICTORS]
     for item in policies.values():
         if not isinstance(item, Policy) and item not in known:

@@ -14,7 +14,7 @@ from sklyap import storage
 from sklyap.exceptions import UntrustedFileError
 from sklyap.lyapunov import LyapunovResult
 
-__all__ = ["FIELDS", "SpectrumCache"]
+__all__ = ["FIELDS", "SpectrumCache", "check_memory"]
 
 FIELDS = tuple(item.name for item in fields(LyapunovResult))
 _HEADER = "header"
@@ -36,12 +36,7 @@ class SpectrumCache:
     """
 
     def __init__(self, memory: Any, caller: str) -> None:
-        # joblib.Memory keeps its files in `location`, and has None there when it keeps nothing.
-        location = memory if isinstance(memory, str | PathLike | None) else getattr(memory, "location", memory)
-        if location is not None and (not isinstance(location, str | PathLike) or not str(location)):
-            raise ValueError(
-                f"The 'memory' parameter of {caller} must be None, a path or a joblib.Memory. Got {memory!r} instead."
-            )
+        location = check_memory(memory, caller)
         self.folder = None if location is None else Path(location) / _FOLDER
         if self.folder is not None:
             storage.check_writable(self.folder, "memory", caller)
@@ -87,6 +82,17 @@ class SpectrumCache:
     def _path(self, key: str) -> Path:
         assert self.folder is not None
         return self.folder / key[:2] / f"{key}.npz"
+
+
+def check_memory(memory: Any, caller: str) -> str | PathLike | None:
+    """Return where to keep spectra, or None, or raise ValueError."""
+    # joblib.Memory keeps its files in `location`, and has None there when it keeps nothing.
+    location = memory if isinstance(memory, str | PathLike | None) else getattr(memory, "location", memory)
+    if location is not None and (not isinstance(location, str | PathLike) or not str(location)):
+        raise ValueError(
+            f"The 'memory' parameter of {caller} must be None, a path or a joblib.Memory. Got {memory!r} instead."
+        )
+    return location
 
 
 def _plain(value: Any) -> Any:

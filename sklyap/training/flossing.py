@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from sklyap.exceptions import DivergedError
 from sklyap.lyapunov import finite_time_exponents
 from sklyap.training.setup import check_read, check_rhythm, check_size, inputs_of, probe_of, some, warn_of
-from sklyap.validation import check_int, check_real
+from sklyap.validation import check_int, check_probe, check_real
 
 __all__ = ["FlossingRound", "GradientFlossing"]
 
@@ -328,6 +328,7 @@ class GradientFlossing(Callback):
         if self.gradient_clip is not None:
             check_real(self.gradient_clip, "gradient_clip", low=0.0, caller=_NAME)
         check_size(net, self.layer, self.n_exponents, _NAME)
+        check_probe(self.sequences, caller=_NAME)
         sequences = some(probe_of(self.sequences, net, X, y, _NAME), 2)
         with torch.enable_grad():
             leading = finite_time_exponents(net, sequences, n_exponents=1, warmup=self.warmup, layer=self.layer)

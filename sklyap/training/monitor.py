@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -20,7 +20,7 @@ from sklyap.lyapunov import LyapunovResult, lyapunov_spectrum
 from sklyap.runtime import one_thread
 from sklyap.statistics.transformer import evaluate, resolve
 from sklyap.training.setup import check_read, check_rhythm, check_size, leading_steps, probe_of, some, warn_of
-from sklyap.validation import check_int, seed_from
+from sklyap.validation import check_instance, check_int, check_probe, check_seed
 
 __all__ = ["LyapunovMonitor", "MonitoredSpectrum"]
 
@@ -263,8 +263,13 @@ class LyapunovMonitor(Callback):
         for name in ("n_sequences", "n_steps"):
             if getattr(self, name) is not None:
                 check_int(getattr(self, name), name, low=1, caller=_NAME)
-        seed_from(self.random_state)
+        if self.warmup != "auto":
+            check_int(self.warmup, "warmup", low=0, caller=_NAME)
+        check_probe(self.sequences, caller=_NAME)
+        check_seed(self.random_state, caller=_NAME)
         statistics = self.statistics
+        if not callable(statistics):
+            check_instance(statistics, "statistics", (str, Collection), caller=_NAME)
         empty = not isinstance(statistics, str) and not callable(statistics) and len(statistics) == 0
         self._chosen = {} if empty else resolve(statistics, 0.01, _NAME)
         self._k = check_size(net, self.layer, self.n_exponents, _NAME)

@@ -14,7 +14,7 @@ from skorch.callbacks import Callback
 
 from sklyap.lyapunov import lyapunov_spectrum
 from sklyap.runtime import one_thread
-from sklyap.validation import check_int, check_real
+from sklyap.validation import check_instance, check_int, check_probe, check_real
 
 __all__ = ["LossForecast", "StopHopeless"]
 
@@ -149,7 +149,7 @@ class StopHopeless(Callback):
 
     def on_train_begin(self, net: NeuralNet, **kwargs: Any) -> None:
         """Check the parameters."""
-        if not hasattr(self.predictor, "predict"):
+        if isinstance(self.predictor, type) or not hasattr(self.predictor, "predict"):
             raise TypeError(
                 f"The 'predictor' parameter of {_NAME} must be a fitted regressor. "
                 f"Got {type(self.predictor).__name__}, which has no method 'predict'."
@@ -157,9 +157,13 @@ class StopHopeless(Callback):
         check_is_fitted(self.predictor)
         if not callable(self.loss):
             check_real(self.loss, "loss", caller=_NAME)
+        check_instance(self.epochs, "epochs", Collection, caller=_NAME)
         for epoch in self.epochs:
             check_int(epoch, "epochs", low=1, caller=_NAME)
         check_real(self.alpha, "alpha", low=0.0, high=1.0, caller=_NAME)
+        if self.n_exponents is not None:
+            check_int(self.n_exponents, "n_exponents", low=1, caller=_NAME)
+        check_probe(self.sequences, caller=_NAME)
         check_real(self.margin, "margin", low=0.0, caller=_NAME)
 
     def on_epoch_end(self, net: NeuralNet, **kwargs: Any) -> None:

@@ -234,7 +234,7 @@ def test_a_round_that_is_not_finite_is_left_and_training_goes_on():
         ({"n_updates": 0}, ValueError, "'n_updates' parameter"),
         ({"warmup": 15}, ValueError, r"'warmup' parameter must be an int in the range \[0, 14\]"),
         ({"sequences": X[:, :, :2]}, ValueError, "input.size.* Expected 4, got 2"),
-        ({"sequences": 30}, TypeError, "'sequences' parameter must be an array"),
+        ({"sequences": 30}, TypeError, "'sequences' parameter of GradientFlossing must be an array"),
     ],
 )
 def test_errors_at_fit(options, error, message):
