@@ -338,8 +338,8 @@ NO_PACKAGES = ("__main__", "exceptions", "runtime", "storage", "validation")
 # Methods that have rows under their class, or none.
 METHODS = {
     "scikit-learn's, on data that tests of the rooms spoil": (
-        "fit", "transform", "fit_transform", "predict", "predict_proba", "partial_fit", "score", "bits_per_token",
-        "get_feature_names_out", "inverse_transform", "forecast",
+        "fit", "transform", "fit_transform", "predict", "predict_members", "predict_proba", "partial_fit", "score",
+        "bits_per_token", "get_feature_names_out", "inverse_transform", "forecast",
     ),
     "called by the engine on tensors that it made": (
         "by_row", "coefficients", "features_of", "forward", "hidden_linearization", "initial_state", "input_gates",
