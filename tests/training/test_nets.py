@@ -11,6 +11,8 @@ from sklyap import RNNClassifier, as_recurrent_cell, finite_time_exponents, lyap
 from sklyap.datasets import make_recall
 from sklyap.exceptions import DivergedError, SklyapWarning
 from sklyap.training import GradientFlossing, LyapunovMonitor
+from sklyap.training.setup import inputs_of
+from tests.lyapunov.differentiable import check_directional_derivatives, weighted
 
 pytestmark = pytest.mark.filterwarnings("ignore:Not converged")
 X, Y = make_recall(48, n_steps=12, random_state=0)
@@ -52,11 +54,13 @@ def test_the_layer_that_is_steered():
 
 def test_the_layer_of_differentiable_exponents():
     torch.manual_seed(0)
-    module = Two().double()
+    module, x = Two().double(), torch.as_tensor(X[:2, :6]).double()
     for layer in ("a", "b.forward"):
         exponents = finite_time_exponents(module, X[:3], layer=layer)
         expected = lyapunov_spectrum(as_recurrent_cell(module, layer=layer), X[:3], warmup=0).per_sequence
         np.testing.assert_allclose(exponents.detach(), expected, rtol=0, atol=1e-9)
+        trained = [p for name, p in module.get_submodule(layer[0]).named_parameters() if "reverse" not in name]
+        check_directional_derivatives(lambda at=layer: weighted(finite_time_exponents(module, x, layer=at)), trained)
     with pytest.raises(ValueError, match="'layer' parameter must name one of"):
         finite_time_exponents(module, X[:3], layer="c")
 
@@ -105,6 +109,13 @@ def test_exponents_of_unequal_lengths_are_those_of_the_sequences():
     estimator.fit(ragged, Y[:4])
     expected = finite_time_exponents(estimator, ragged).detach().numpy().mean(0)
     np.testing.assert_allclose(flossing.rounds_[0].before, expected, atol=1e-9)
+
+
+def test_only_what_trails_is_padding():
+    batch = torch.tensor([[3, 1, -1, -1], [2, 2, 2, 2]]), torch.zeros(2)
+    assert [row.tolist() for row in inputs_of(batch, "caller")] == [[3, 1], [2, 2, 2, 2]]
+    batch = torch.tensor([[3, -1, 1, 0], [2, 2, 2, -2]]), torch.zeros(2)
+    assert inputs_of(batch, "caller") is batch[0]
 
 
 @callbacks
