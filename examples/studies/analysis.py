@@ -119,15 +119,23 @@ def analyse(
     start = time.perf_counter()
     spectra = {epoch: transformer.fit_transform(some) for epoch, some in networks.items()}
     print(f"spectra at {len(networks)} epochs in {time.perf_counter() - start:.0f} s")
-    tables = {"correlations": correlations(spectra, losses), "prediction": predicted()}
-    tables["emergence"] = emergence(tables["correlations"])
-    draw_correlations(tables["correlations"], options.output / "correlations.png")
+    table = correlations(spectra, losses)
+    tables = {"correlations": table, "emergence": emergence(table)}
+    keep(tables, options)
+    report_correlations(tables)
+    draw_correlations(table, options.output / "correlations.png")
     draw_latent(spectra, losses, options.output / "latent.png")
-    for title, table in tables.items():
-        table.to_csv(options.output / f"{title}.csv")
-    report(tables)
+    tables["prediction"] = predicted()  # takes longest
+    keep(tables, options)
+    report_prediction(tables["prediction"])
     print(f"\nTables and figures are in {options.output}; run again to go on from there.")
     return tables
+
+
+def keep(tables: dict[str, pd.DataFrame], options: argparse.Namespace) -> None:
+    """Write tables."""
+    for title, table in tables.items():
+        table.to_csv(options.output / f"{title}.csv")
 
 
 def usable(spectra: np.ndarray, losses: np.ndarray) -> np.ndarray:
@@ -213,17 +221,22 @@ def draw_latent(spectra: dict[Any, np.ndarray], losses: np.ndarray, path: Path) 
     plt.close(figure)
 
 
-def report(tables: dict[str, pd.DataFrame]) -> None:
-    """Print what the tables say."""
-    with pd.option_context("display.width", 200, "display.max_rows", 200, "display.float_format", "{:.3f}".format):
-        print("\nRank correlation of the strongest statistics with the best loss, [95 % interval], p corrected over "
-              "all statistics and epochs")  # fmt: skip
-        for epoch, table in tables["correlations"].groupby("epoch", sort=False):
-            print(f"epoch {epoch}")
-            for (name, _), row in table.head(5).iterrows():
-                print(f"  {name:24s} {row.r:+.2f} [{row.low:+.2f}, {row.high:+.2f}]  p = {row.p_corrected:.2g}")
-        print("\nFrom which epoch on each statistic's correlation is significant")
-        print(tables["emergence"].to_string())
-        print("\nOut of fold: R² and Spearman's ρ of the log of the best loss, AUC for a loss above the median")
-        shown = tables["prediction"][["r2", "r2_low", "r2_high", "spearman", "auc"]]
-        print(shown.unstack("epoch").swaplevel(axis=1).sort_index(axis=1, level=0, sort_remaining=False).to_string())
+def report_correlations(tables: dict[str, pd.DataFrame]) -> None:
+    """Print which statistics go with the loss, and from when on."""
+    print("\nRank correlation of the strongest statistics with the best loss, [95 % interval], p corrected over "
+          "all statistics and epochs")  # fmt: skip
+    for epoch, table in tables["correlations"].groupby("epoch", sort=False):
+        print(f"epoch {epoch}")
+        for (name, _), row in table.head(5).iterrows():
+            print(f"  {name:24s} {row.r:+.2f} [{row.low:+.2f}, {row.high:+.2f}]  p = {row.p_corrected:.2g}")
+    print("\nFrom which epoch on each statistic's correlation is significant")
+    print(tables["emergence"].to_string(float_format="{:.3f}".format), flush=True)
+
+
+def report_prediction(table: pd.DataFrame) -> None:
+    """Print how well the loss is predicted."""
+    print("\nOut of fold: R² and Spearman's ρ of the log of the best loss, AUC for a loss above the median")
+    shown = table[["r2", "r2_low", "r2_high", "spearman", "auc"]].unstack("epoch").swaplevel(axis=1)
+    shown = shown.sort_index(axis=1, level=0, sort_remaining=False)
+    with pd.option_context("display.width", 200, "display.max_rows", 200):
+        print(shown.to_string(float_format="{:.3f}".format))
