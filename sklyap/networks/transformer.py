@@ -157,6 +157,8 @@ class NetworkTransformer(TransformerMixin, BaseEstimator, ABC):
         Parameters
         ----------
         networks : sequence of networks
+            A list, an object array, a pandas Series, or a table with one column of them, as
+            :class:`sklearn.compose.ColumnTransformer` cuts out.
         y : ignored
 
         Returns

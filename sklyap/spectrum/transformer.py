@@ -169,7 +169,8 @@ class LyapunovSpectrumTransformer(NetworkTransformer):
         Parameters
         ----------
         networks : sequence of networks
-            See :func:`~sklyap.as_recurrent_cell`.
+            A list, an object array, a pandas Series, or a table with one column of what
+            :func:`~sklyap.as_recurrent_cell` takes.
         y : ignored
 
         Returns
