@@ -258,6 +258,7 @@ class GradientAlignmentAnalyzer(NetworkTransformer):
         Parameters
         ----------
         network : torch module, fitted skorch net or fitted sklyap estimator
+            A trained network.
 
         Returns
         -------

@@ -184,7 +184,9 @@ class SpectrumAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Reg
         Parameters
         ----------
         X : array-like of shape (n_spectra, n_exponents)
+            Spectra, a row for each network.
         y : array-like of shape (n_spectra,)
+            A loss for each spectrum.
 
         Returns
         -------
@@ -223,6 +225,7 @@ class SpectrumAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Reg
         Parameters
         ----------
         X : array-like of shape (n_spectra, n_exponents)
+            Spectra.
 
         Returns
         -------
@@ -237,6 +240,7 @@ class SpectrumAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Reg
         Parameters
         ----------
         X : array-like of shape (n_spectra, latent_dim)
+            Codes.
 
         Returns
         -------
@@ -262,6 +266,7 @@ class SpectrumAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Reg
         Parameters
         ----------
         X : array-like of shape (n_spectra, n_exponents)
+            Spectra.
 
         Returns
         -------

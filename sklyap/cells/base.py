@@ -250,7 +250,9 @@ class RecurrentCell(nn.Module, abc.ABC):
         Parameters
         ----------
         s : Tensor of shape (*batch, state_size)
+            States.
         x : Tensor of shape (*batch, n_inputs), or None for an autonomous system
+            Inputs.
 
         Returns
         -------
@@ -272,6 +274,7 @@ class RecurrentCell(nn.Module, abc.ABC):
         Parameters
         ----------
         s : Tensor of shape (n_sequences, state_size)
+            States.
         x : Tensor of shape (n_sequences, n_steps, n_inputs), or int
             Inputs, or the number of steps of an autonomous cell.
         """
@@ -319,6 +322,7 @@ class RecurrentCell(nn.Module, abc.ABC):
         Parameters
         ----------
         x : Tensor of shape (n_sequences, n_steps, n_inputs)
+            Inputs.
         s : Tensor of shape (n_sequences, state_size), optional
             Initial state; by default `initial_state`.
 

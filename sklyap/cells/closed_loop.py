@@ -154,6 +154,7 @@ class ClosedLoopCell(RecurrentCell):
         Parameters
         ----------
         n_steps : int
+            How many steps.
 
         Returns
         -------

@@ -311,6 +311,7 @@ class GatedCell(RecurrentCell):
         Parameters
         ----------
         s : Tensor of shape (*batch, N)
+            States.
         x_gates : Tensor of shape (*batch, n_gates · H)
             What `input_gates` returns.
         s_gates : Tensor of shape (*batch, G · H)

@@ -67,9 +67,13 @@ class LeakyCell(GatedCell):
         W : array-like or sparse array of shape (n_units, n_units)
             Recurrent weights, ``h' = (1 - leak) h + leak φ(W h + W_in x + bias)``.
         W_in : array-like or sparse array of shape (n_units, n_inputs)
+            Input weights.
         leak : float, default=1.0
+            Share of the state that a step replaces.
         bias : array-like of shape (n_units,), optional
+            A bias for each unit; none by default.
         nonlinearity : {"tanh", "identity"}, default="tanh"
+            Of the units.
 
         Raises
         ------

@@ -201,6 +201,7 @@ class LossPredictor(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
         Parameters
         ----------
         X : list of networks, or array-like of shape (n_spectra, n_exponents)
+            Networks, or spectra, as the predictor takes them.
         y : array-like of shape (n_networks,)
             Finite losses.
 
@@ -236,6 +237,7 @@ class LossPredictor(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
         Parameters
         ----------
         X : list of networks, or array-like of shape (n_spectra, n_exponents)
+            The input, as of `fit`.
 
         Returns
         -------
@@ -250,6 +252,7 @@ class LossPredictor(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
         Parameters
         ----------
         X : list of networks, or array-like of shape (n_spectra, n_exponents)
+            Networks, or spectra, as in `fit`.
 
         Returns
         -------
@@ -266,7 +269,9 @@ class LossPredictor(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
         Parameters
         ----------
         X : list of networks, or array-like of shape (n_spectra, n_exponents)
+            Networks, or spectra, as in `fit`.
         alpha : float in (0, 1), default=0.1
+            Share of losses that may lie outside.
 
         Returns
         -------

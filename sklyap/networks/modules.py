@@ -122,6 +122,7 @@ class RecurrentNetwork(nn.Module):
         Parameters
         ----------
         X : Tensor of shape (n_sequences, n_steps, n_inputs), or integer tokens (n_sequences, n_steps)
+            Sequences.
         lengths : Tensor of shape (n_sequences,), optional
             How many steps of each sequence count; the last of them is read out with ``readout="last"``.
 

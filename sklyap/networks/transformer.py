@@ -160,6 +160,7 @@ class NetworkTransformer(TransformerMixin, BaseEstimator, ABC):
             A list, an object array, a pandas Series, or a table with one column of them, as
             :class:`sklearn.compose.ColumnTransformer` cuts out.
         y : ignored
+            Not used.
 
         Returns
         -------
@@ -176,6 +177,7 @@ class NetworkTransformer(TransformerMixin, BaseEstimator, ABC):
         Parameters
         ----------
         networks : sequence of networks
+            Trained networks.
 
         Returns
         -------

@@ -69,6 +69,7 @@ class HyperparameterFeatures(NetworkTransformer):
         networks : list of networks
             sklyap's estimators, or any with ``get_params``.
         y : ignored
+            Not used.
 
         Returns
         -------

@@ -187,6 +187,7 @@ class Belief:
         best : ndarray of shape (n,)
             Their lowest losses so far.
         epoch : int
+            The rung.
         trust : dict of str to float
             Of each source, 1 by default; see :meth:`trust`.
         """
@@ -208,11 +209,13 @@ class Belief:
         Parameters
         ----------
         epoch : int
+            The rung that was decided.
         sources : dict of str to ndarray of shape (n,)
             What the sources said about the candidates that went on.
         outcome : ndarray of shape (n,)
             Their loss at `later`.
         later : int
+            The rung that tells how good it was.
 
         Returns
         -------

@@ -139,7 +139,9 @@ class Policy:
         Parameters
         ----------
         board : Board
+            What the policy may see and ask for.
         rng : RandomState
+            Draws what is random.
         """
         raise NotImplementedError
 

@@ -141,7 +141,9 @@ class LyapunovPruner:
         Parameters
         ----------
         study : optuna.Study
+            The study.
         trial : optuna.trial.FrozenTrial
+            The trial.
 
         Returns
         -------

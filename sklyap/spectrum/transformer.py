@@ -172,6 +172,7 @@ class LyapunovSpectrumTransformer(NetworkTransformer):
             A list, an object array, a pandas Series, or a table with one column of what
             :func:`~sklyap.as_recurrent_cell` takes.
         y : ignored
+            Not used.
 
         Returns
         -------
@@ -188,6 +189,7 @@ class LyapunovSpectrumTransformer(NetworkTransformer):
         Parameters
         ----------
         networks : sequence of networks
+            Trained networks.
 
         Returns
         -------
@@ -204,7 +206,9 @@ class LyapunovSpectrumTransformer(NetworkTransformer):
         Parameters
         ----------
         networks : sequence of networks
+            Trained networks.
         y : ignored
+            Not used.
 
         Returns
         -------

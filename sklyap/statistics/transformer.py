@@ -156,7 +156,9 @@ class SpectrumStatistics(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_spectra, n_exponents)
+            Spectra, a row for each network.
         y : ignored
+            Not used.
 
         Returns
         -------
@@ -177,6 +179,7 @@ class SpectrumStatistics(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : array-like of shape (n_spectra, n_exponents)
+            Spectra.
 
         Returns
         -------

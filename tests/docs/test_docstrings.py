@@ -34,6 +34,14 @@ def test_it_has_an_example_and_descriptions(name):
         assert not bare, f"{name} says nothing of {', '.join(bare)}"
 
 
+@pytest.mark.parametrize("name", [name for name, thing in DOCUMENTED.items() if inspect.isclass(thing)])
+def test_its_methods_describe_their_parameters(name):
+    own = {key: getattr(DOCUMENTED[name], key) for key in vars(DOCUMENTED[name]) if not key.startswith("_")}
+    for key, method in own.items():
+        bare = bare_entries(sections(method.__doc__ or "").get("Parameters", [])) if callable(method) else []
+        assert not bare, f"{name}.{key} says nothing of {', '.join(bare)}"
+
+
 def test_what_is_not_described_would_be_found():
     text = "Do.\n\nParameters\n----------\na : int\nb : int\n    Two.\n\nExamples\n--------\n>>> 1\n"
     assert bare_entries(sections(text)["Parameters"]) == ["a : int"] and ">>> 1" in sections(text)["Examples"]

@@ -68,6 +68,7 @@ class KnownSystem:
         Parameters
         ----------
         n_steps : int
+            How many steps.
         n_sequences : int, default=1
             An autonomous system has as many sequences as initial states (`n_starts`).
         random_state : int or None, default=0
