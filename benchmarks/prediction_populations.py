@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 from scipy.stats import loguniform
 
-from sklyap.cells import CELLS
 from sklyap.datasets import load_sequential_digits, make_recall
 from sklyap.networks import RNNClassifier
 from sklyap.population import NetworkPopulation, train_population
 
-ARCHITECTURES = tuple(CELLS)
+ARCHITECTURES = ("rnn", "gru", "lstm", "antisymmetric", "cornn", "lipschitz", "lem", "orthogonal")
 EPOCHS = {"recall": 15, "digits": 12}
 """Of training, by task: recall over 30 steps, and scikit-learn's digits by rows."""
 
