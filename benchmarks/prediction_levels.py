@@ -90,7 +90,7 @@ def _row(task: str, epoch: int, predictions: pd.DataFrame, n_draws: int) -> dict
         row |= {
             f"stack, {label}": f"{table.loc[STACK, m]:.2f} ± {table.loc[STACK, f'{m}_se']:.2f}",
             f"best member, {label}": f"{table.loc[best, m]:.2f} ({best})",
-            f"behind by, {label}": f"{max(behind, 0):.1f} s.e.",
+            f"behind by, {label}": f"{max(behind, 0):.2f} s.e.",
         }
     error = np.sqrt(covered.mean() * (1 - covered.mean()) / len(covered))
     return row | {"90 % intervals hold": f"{100 * covered.mean():.0f} ± {100 * error:.0f} %"}
