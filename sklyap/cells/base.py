@@ -169,8 +169,9 @@ def _jvp_columns(function: Callable[[Tensor], Tensor], point: Tensor, columns: T
     def along(column: Tensor) -> Tensor:
         return pushforward(function, (point,), (column,))
 
-    # Along the first axis, as vmap misplaces at the last one what does not depend on the point.
-    return torch.func.vmap(along, in_dims=-1, out_dims=0)(columns).movedim(0, -1)
+    # Along the first axis, as vmap misplaces at the last one what does not depend on the point. In order, as matmul
+    # would otherwise multiply column by column, with a copy of the weights for each.
+    return torch.func.vmap(along)(columns.movedim(-1, 0).contiguous()).movedim(0, -1)
 
 
 def _identity(point: Tensor) -> Tensor:
