@@ -145,15 +145,20 @@ class Drive:
         order = sorted(range(self.n_sequences), key=lambda i: -self.lengths[i])
         return [order[i : i + size] for i in range(0, len(order), size)]
 
-    def padded(self, cell: RecurrentCell, indices: list[int]) -> tuple[Tensor | int, Tensor, list[int]]:
-        """Return inputs (n, longest, n_inputs) or the number of steps, initial states, and lengths."""
+    def padded(
+        self, cell: RecurrentCell, indices: list[int], *, ends_are_seen: bool = False
+    ) -> tuple[Tensor | int, Tensor, list[int]]:
+        """Return inputs (n, longest, n_inputs) or the number of steps, initial states, and lengths.
+
+        A step from outside this package is looked at, less far where the ends of the run are looked at after it.
+        """
         lengths = [self.lengths[i] for i in indices]
         s = cell.initial_state(self.n_sequences) if self.starts is None else self.starts
         if self.inputs is None:
             x: Tensor | int = lengths[0]
         else:
             x = torch.nn.utils.rnn.pad_sequence([self.inputs[i] for i in indices], batch_first=True)
-        probe(cell, s[indices], x)
+        probe(cell, s[indices], x, before=not ends_are_seen)
         return x, s[indices], lengths
 
 

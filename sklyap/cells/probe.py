@@ -30,15 +30,16 @@ __all__ = ["is_known", "probe", "probe_end"]
 _N_SEQUENCES, _N_STEPS = 3, 3
 """How many sequences, and how many of their first steps, give the states on which a step is looked at; later ones are
 those of steps 4, 8, 16, …"""
-_LAST_STEP = 64
-"""Up to which step a trajectory is followed to look at later states. What a run ends in is looked at, too."""
+_LAST_STEP, _LAST_STEP_BEFORE = 64, 1024
+"""Up to which step a trajectory is followed to look at later states, where the last ones of the run are looked at after
+it and where they are not. A step that is solved for, which takes long, is followed up to the first."""
 _N_ALONE = 18
 """How many states are run one by one."""
 _NEARBY = 0.01
 """Relative distance of further states from these."""
 
 
-def probe(cell: RecurrentCell, s: Tensor, x: Tensor | int) -> None:
+def probe(cell: RecurrentCell, s: Tensor, x: Tensor | int, *, before: bool = True) -> None:
     """Raise if the exponents of a step from outside this package would be wrong, saying what to do.
 
     Nothing happens for cells of this package, and for a cell that was looked at before. Random generators are left as
@@ -50,6 +51,8 @@ def probe(cell: RecurrentCell, s: Tensor, x: Tensor | int) -> None:
     s : Tensor of shape (n_sequences, state_size)
         Initial states.
     x : Tensor of shape (n_sequences, n_steps, n_inputs), or int
+    before : bool
+        Whether this is the only look, with none at where the run ends.
 
     Raises
     ------
@@ -64,7 +67,9 @@ def probe(cell: RecurrentCell, s: Tensor, x: Tensor | int) -> None:
         return
     with kept_rng(), torch.no_grad():  # the state of random generators is the process's own
         like = _like(cell, s)
-        n_steps = min(x if isinstance(x, int) else x.shape[1], _LAST_STEP + 1)
+        solved = any(getattr(layer, "resolution", 0.0) for layer in layers)
+        last = _LAST_STEP_BEFORE if before and not solved else _LAST_STEP
+        n_steps = min(x if isinstance(x, int) else x.shape[1], last + 1)
         s, x = s[:_N_SEQUENCES].to(like), n_steps if isinstance(x, int) else x[:_N_SEQUENCES, :n_steps].to(like)
         for layer, part in zip(layers, s.split([layer.state_size for layer in layers], -1), strict=True):
             if not _is_known(layer):
@@ -229,8 +234,6 @@ class _Look:
             if t < _N_STEPS or t & (t - 1) == 0:
                 states.append(s)
                 inputs.append(x_t)
-            if t >= _LAST_STEP:
-                break
             s = self._step(s, x_t)
             if not bool(torch.isfinite(s).all()):
                 break  # the engine says where a trajectory diverges

@@ -97,7 +97,7 @@ class Run:
 
     def _batch(self, drive: Drive, bins: Sequence[int], indices: list[int], Q: Tensor | None) -> GrowthRecord:
         with torch.no_grad(), flushed_denormals():
-            x, s, lengths = drive.padded(self.cell, indices)
+            x, s, lengths = drive.padded(self.cell, indices, ends_are_seen=self.keep_ends)
             if Q is None:
                 start = random_bases(self.N, self.k, self.seed, indices, dtype=self.dtype, device=self.device)
             else:

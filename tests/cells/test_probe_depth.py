@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklyap import lyapunov_spectrum
+from sklyap import covariant_lyapunov_vectors, finite_time_exponents, lyapunov_spectrum
 from sklyap.cells import FlowCell, FunctionCell
 from sklyap.exceptions import StepError
 
@@ -40,6 +40,17 @@ def test_a_derivative_that_is_cut_late(from_step):
 
     with pytest.raises(StepError, match="have the derivative of what it computes"):
         lyapunov_spectrum(FunctionCell(step, N + 1, n_inputs=N), draw(3, 700, N))
+
+
+@pytest.mark.parametrize("function", [covariant_lyapunov_vectors, finite_time_exponents])
+def test_other_analyses_look_as_far(function):
+    def step(s, x):
+        h, t = s[..., :N], s[..., N:]
+        h = good(h, x)
+        return torch.cat([torch.where(t >= 100, h.detach(), h), t + 1], -1)
+
+    with pytest.raises(StepError, match="have the derivative of what it computes"):
+        function(FunctionCell(step, N + 1, n_inputs=N), draw(3, 300, N))
 
 
 def test_a_step_that_counts_its_calls():
