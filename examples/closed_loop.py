@@ -30,8 +30,15 @@ from sklyap.datasets import make_chaotic_series
 
 SPIN_UP = 100
 N_EXPONENTS = 6
-FULL = {"n_series": 40, "n_steps": 600, "epochs": 150, "units": 64, "reservoir": 200, "n_starts": 16, "n_run": 3000}
-QUICK = {"n_series": 6, "n_steps": 150, "epochs": 2, "units": 8, "reservoir": 40, "n_starts": 4, "n_run": 120}
+RUNS = {"n_steps": 600, "reservoir": 200, "n_starts": 16, "n_run": 3000}
+FULL = {
+    "lorenz": RUNS | {"n_series": 20, "epochs": 90, "units": 32, "window": 50, "batch_size": 8},
+    "mackey_glass": RUNS | {"n_series": 40, "epochs": 150, "units": 64, "window": 100, "batch_size": 16},
+}
+QUICK = {
+    "n_series": 6, "n_steps": 150, "epochs": 2, "units": 8, "window": 50, "batch_size": 8, "reservoir": 40,
+    "n_starts": 4, "n_run": 120,
+}  # fmt: skip
 # So long that the value changes by much more from step to step than a model errs, and short beside what it remembers.
 DT = {"lorenz": 0.05, "mackey_glass": 4.0}
 RESERVOIR = {
@@ -61,12 +68,12 @@ def main(arguments: list[str] | None = None) -> pd.DataFrame:
     parser.add_argument("--systems", nargs="+", choices=sorted(DT), default=list(DT))
     parser.add_argument("--output", type=Path, default=Path("closed_loop"))
     options = parser.parse_args(arguments)
-    settings = QUICK if options.quick else FULL
     options.output.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for name in options.systems:
+        settings: dict[str, Any] = QUICK if options.quick else FULL[name]
         series = load(name, settings)
-        rows.append(kept(options.output, name, "the system itself", lambda series=series: itself(series, settings)))
+        rows.append(kept(options.output, name, "the system itself", partial(itself, series, settings)))
         leading = rows[-1]["λ1"]
         for label, build in models(series, settings).items():
             job = partial(analysed, series, label, build, leading, settings["n_run"])
@@ -133,18 +140,19 @@ def models(series: Series, settings: dict[str, Any]) -> dict[str, Callable[[], A
     epochs, reservoir = settings["epochs"], settings["reservoir"]
     found: dict[str, Callable[[], Any]] = {}
     for cell, n in (("gru", epochs), ("lstm", epochs), ("gru", max(1, epochs // 30))):
-        found[f"{cell.upper()}, {n} epochs"] = partial(recurrent, series, cell, n, settings["units"])
+        found[f"{cell.upper()}, {n} epochs"] = partial(recurrent, series, cell, n, settings)
     for size in (reservoir, max(15, reservoir // 10)):
         found[f"echo state, {size} units"] = partial(echo_state, series, size)
     return found
 
 
-def recurrent(series: Series, cell: str, epochs: int, units: int) -> tuple[Any, float]:
+def recurrent(series: Series, cell: str, epochs: int, settings: dict[str, Any]) -> tuple[Any, float]:
     """Train a network to predict the next value."""
     network = RNNRegressor(
-        cell, units, readout="all", max_epochs=epochs, lr=1e-2, batch_size=16, gradient_clip=1.0,
+        cell, settings["units"], readout="all", max_epochs=epochs, lr=1e-2, batch_size=settings["batch_size"],
+        gradient_clip=1.0,
         callbacks=[("decay", cosine(epochs))], random_state=0,
-    ).fit(*windows(series))  # fmt: skip
+    ).fit(*windows(series, settings["window"]))  # fmt: skip
     return as_loop(network, series)
 
 
@@ -155,7 +163,7 @@ def as_loop(network: Any, series: Series) -> tuple[Any, float]:
     return closed_loop(network, series.test[:, :SPIN_UP]), error
 
 
-def windows(series: Series, length: int = 100) -> tuple[np.ndarray, np.ndarray]:
+def windows(series: Series, length: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the series in pieces, which train faster."""
     n = series.X.shape[1] // length * length
     return tuple(a[:, :n].reshape(-1, length, a.shape[2]) for a in (series.X, series.y))  # type: ignore[return-value]
