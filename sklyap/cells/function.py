@@ -28,7 +28,8 @@ class FunctionCell(RowsCell):
     state_size : int
         N, the length of the state.
     n_inputs : int, optional
-        Width of the input; None (default) for an autonomous system. The attribute counts the noise as well.
+        Width of the input; None (default) for an autonomous system, or, where sequences are given and the step looks at
+        its input, for their width. The attribute counts the noise as well.
     initial_state : array-like of shape (state_size,) or (n, state_size), or callable ``n -> Tensor``, optional
         Where sequences start. By default zeros for a driven system and, as zero is often a fixed point,
         small fixed pseudo-random values for an autonomous one. With shape (n, state_size) an autonomous
