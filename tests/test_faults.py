@@ -37,6 +37,7 @@ X = rng.standard_normal((60, 8, 2)).astype(np.float32)
 y = np.arange(60) % 3
 FORK = multiprocessing.get_context("fork")
 N = 8
+COUNTS: Counter[str] = Counter()
 
 
 def population(directory, *, seed=0, max_epochs=6, **options):
@@ -72,7 +73,9 @@ def stored(tmp_path_factory):
 @pytest.fixture
 def report(capsys, request):
     """Count what happens, and print it at the end of a campaign."""
-    counts: Counter[str] = Counter()
+    counts = COUNTS
+    counts.clear()
+    counts.update({"lost": 0, "executed": 0, "hangs": 0})
     yield counts
     if request.node.get_closest_marker("faults"):
         with capsys.disabled():
@@ -92,6 +95,7 @@ def started(function, *args):
 def ended(process, seconds=120):
     process.join(seconds)
     hangs = process.is_alive()
+    COUNTS["hangs"] += hangs
     if hangs:
         process.kill()
     return not hangs
@@ -132,7 +136,7 @@ def test_killed_runs_resume_to_the_same_bits(tmp_path, expected, report, run, n_
         assert bits(run(directory)) == expected[run], f"try {i}: other bits"
         if run is population:  # a finished network is not written again
             lost = [path for path, content in before.items() if path.read_bytes() != content]
-            report["networks lost"] += len(lost)
+            report["lost"] += len(lost)
             assert not lost, f"try {i}: trained again {lost}"
         assert not list(directory.rglob("*.partial"))
         report["slowest, s"] = max(report["slowest, s"], round(time.monotonic() - start))
@@ -229,7 +233,31 @@ def test_mutated_files_lose_and_execute_nothing(tmp_path, expected, stored, repo
         except ValueError:  # of a manifest of another call
             report["refused"] += 1
             assert path.name == "population.json"
-        assert not (tmp_path / "executed").exists(), f"try {i}: {change.__name__} of {path.name} was executed"
+        report["executed"] += (tmp_path / "executed").exists()
+        assert not report["executed"], f"try {i}: {change.__name__} of {path.name} was executed"
+        shutil.rmtree(directory)
+
+
+@tries(8, 200)
+def test_mutated_searches_lose_and_execute_nothing(tmp_path, expected, report, n_tries):
+    generator = random.Random(3)
+    stored = tmp_path / "stored"
+    search(stored)
+    for i in range(n_tries):
+        directory = shutil.copytree(stored, tmp_path / "mutated")
+        for path in directory.glob("epoch-000[24]/networks/*"):  # so that the search goes on from what is left
+            path.unlink()
+        paths = [p for p in sorted(directory.rglob("*")) if p.is_file() and p.stat().st_size]
+        path, change = generator.choice(paths), generator.choice(MUTATIONS)
+        report[change.__name__] += 1
+        path.write_bytes(change(bytearray(path.read_bytes()), generator, tmp_path / "executed"))
+        try:
+            assert bits(search(directory)) == expected[search], f"try {i}: {change.__name__} of {path.name}"
+        except ValueError:  # of a manifest of another search
+            report["refused"] += 1
+            assert path.name == "search.json", f"try {i}: {change.__name__} of {path.name}"
+        report["executed"] += (tmp_path / "executed").exists()
+        assert not report["executed"], f"try {i}: {change.__name__} of {path.name} was executed"
         shutil.rmtree(directory)
 
 
@@ -245,7 +273,8 @@ def test_mutated_caches_change_no_number(tmp_path, report, n_tries):
         report[change.__name__] += 1
         path.write_bytes(change(bytearray(path.read_bytes()), generator, tmp_path / "executed"))
         np.testing.assert_array_equal(transformer.fit_transform(networks), rows, f"try {i}: {change.__name__}")
-        assert not (tmp_path / "executed").exists()
+        report["executed"] += (tmp_path / "executed").exists()
+        assert not report["executed"]
 
 
 # -- several processes --------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from skorch.callbacks import Callback
 
 import sklyap
 from sklyap import (
+    ESNRegressor,
     FunctionCell,
     GradientAlignmentAnalyzer,
     HistoryFeatures,
@@ -41,11 +42,12 @@ from sklyap import (
     input_sensitivity,
     loss_gradient,
     lyapunov_spectrum,
+    replay_search,
     spectrum_distance,
     spectrum_loss_correlation,
     train_population,
 )
-from sklyap.runtime import isolated_rng, lent_turn, one_thread
+from sklyap.training import GradientFlossing, LyapunovMonitor
 
 rng = np.random.default_rng(0)
 X = rng.standard_normal((12, 6, 2)).astype(np.float32)
@@ -53,7 +55,6 @@ y = np.arange(12) % 3
 SPECTRA = -np.sort(rng.random((20, 6)), axis=1)
 LOSSES = rng.random(20)
 LOOP = torch.nn.RNNCell(2, 2)
-CPU = torch.device("cpu")
 
 
 def network(seed=0, cell="lstm", **params):
@@ -82,7 +83,7 @@ def numbers(value):
     if isinstance(value, list | tuple):
         return [a for item in value for a in numbers(item)]
     if isinstance(value, pd.DataFrame):
-        return [value.to_numpy(float)]
+        return [value.select_dtypes("number").to_numpy(float)]
     if hasattr(value, "__dataclass_fields__"):
         return numbers({name: getattr(value, name) for name in value.__dataclass_fields__})
     return []
@@ -143,6 +144,12 @@ ENTRIES = {
         random_state=0,
         predictors={"linear": Ridge(), "autoencoder": SpectrumAutoencoder(2, max_epochs=2, random_state=0)},
     ),
+    "ESNRegressor": lambda: ESNRegressor(10, random_state=0).fit(X, X[:, -1]).predict(X),
+    "replay_search": lambda: replay_search(POPULATION[0], "halving", n_repeats=3, random_state=0).curve(),
+    "LyapunovMonitor": lambda: [spectrum.exponents for spectrum in watched(LyapunovMonitor(X[:3])).spectra_],
+    "GradientFlossing": lambda: [
+        round.after for round in watched(GradientFlossing(pretrain_epochs=1, every=2)).rounds_
+    ],
     "NetworkPopulation": lambda: [weights(n) for n in POPULATION[0].networks(1)],
 }
 PASSIVE = {
@@ -150,7 +157,6 @@ PASSIVE = {
     "show_versions": "prints versions",
     "ModuleCell": "FunctionCell with the state of a module",
     "FlowCell": "FunctionCell with the step of a solver",
-    "replay_search": "LyapunovHalvingSearch on networks that are trained already",
     "LyapunovResult": "a record",
     "loss_predictor": "puts SpectrumAutoencoder and others together, which takes them long",
     "NetworkTransformer": "a base class; LyapunovSpectrumTransformer is one",
@@ -162,6 +168,12 @@ def searched():
     grid = {"lr": [0.01, 0.02, 0.03], "dropout": [0.3], "num_layers": [2]}
     options = {"n_candidates": 3, "factor": 2, "max_epochs": 2, "promote_by": "loss", "verbose": 0}
     return LyapunovHalvingSearch(network(), grid, X[:4], random_state=0, **options).fit(X, y)
+
+
+def watched(callback):
+    """Return a callback after a training."""
+    fitted = network(cell="rnn", max_epochs=2, callbacks=[("looks", callback)]).fit(X, y)
+    return dict(fitted.net_.callbacks_)["looks"]
 
 
 def rng_free():
@@ -394,62 +406,6 @@ def test_callbacks_that_analyse_in_threads_neither_hang_nor_change_training():
     thread.join(timeout=120)
     assert not thread.is_alive(), "it waits for itself"
     assert_same_bits(found[0], expected)
-
-
-def test_a_turn_that_is_lent_comes_back():
-    order = []
-
-    def other():
-        with isolated_rng(CPU, 1):
-            order.append(torch.rand(1).item())
-
-    with isolated_rng(CPU, 0):
-        first = torch.rand(1).item()
-        thread = threading.Thread(target=other)
-        thread.start()
-        thread.join(timeout=0.2)
-        assert thread.is_alive() and not order, "it must wait for its turn"
-        with lent_turn():
-            thread.join(timeout=30)
-        second = torch.rand(1).item()
-    with isolated_rng(CPU, 0):
-        assert [first, second] == [torch.rand(1).item(), torch.rand(1).item()]
-    with isolated_rng(CPU, 1):
-        assert order == [torch.rand(1).item()]
-
-
-def test_number_of_threads_comes_back_to_threads_that_overlap():
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        began, go_on, seen = threading.Event(), threading.Event(), []
-
-        def first():
-            with one_thread():
-                began.set()
-                go_on.wait(30)
-            seen.append(torch.get_num_threads())
-
-        def second():  # begins to use torch while the first has it pinned, and ends after it
-            began.wait(30)
-            with one_thread():
-                go_on.set()
-                threads[0].join(30)
-                seen.append(torch.get_num_threads())
-            seen.append(torch.get_num_threads())
-
-        threads = [threading.Thread(target=f) for f in (first, second)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(30)
-        later = []
-        thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
-        thread.start()
-        thread.join(30)
-        assert seen == [3, 1, 3] and later == [3] and torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_tests_name_what_they_run():

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sklyap.cells.gated import Coefficients, GatedCell, constant, sech2
+from sklyap.runtime import undrawn
 from sklyap.validation import check_choice, check_dense, check_real
 
 __all__ = ["LeakyCell"]
@@ -91,7 +92,8 @@ class LeakyCell(GatedCell):
         for name, values in (("W", recurrent), ("W_in", inputs), ("bias", b)):
             if not np.isfinite(values).all():
                 raise ValueError(f"The {name!r} parameter of LeakyCell.from_weights must be finite.")
-        cell = cls(inputs.shape[1], n, leak=leak, nonlinearity=nonlinearity).double()
+        with undrawn():
+            cell = cls(inputs.shape[1], n, leak=leak, nonlinearity=nonlinearity).double()
         weights = {"weight_hh": recurrent, "weight_ih": inputs, "bias_ih": b}
         cell.load_state_dict({name: torch.tensor(values) for name, values in weights.items()})
         return cell.eval().requires_grad_(False)

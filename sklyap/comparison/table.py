@@ -250,9 +250,8 @@ def _splits(cv: Any, groups: Any, identities: NDArray[np.intp], seed: int) -> Sp
         )
         splits = list(splitter.split(rows, groups=None if alone else identities))
     else:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="The groups parameter is ignored")
-            splits = list(check_cv(cv).split(rows, groups=identities))
+        splitter = check_cv(cv)
+        splits = list(splitter.split(rows, groups=identities if _takes_groups(splitter) else None))
     tested = np.concatenate([test for _, test in splits])
     if not np.array_equal(np.sort(tested), np.arange(n)):
         raise ValueError(
@@ -268,6 +267,13 @@ def _splits(cv: Any, groups: Any, identities: NDArray[np.intp], seed: int) -> Sp
                 f"The positions {where} hold the same network; split by network, or pass an int as 'cv'."
             )
     return splits
+
+
+def _takes_groups(splitter: Any) -> bool:
+    """Tell whether a splitter looks at groups: those of scikit-learn that do not warn when they are given some."""
+    if not hasattr(splitter, "get_metadata_routing"):
+        return True
+    return bool(splitter.get_metadata_routing().split.requests.get("groups"))
 
 
 def _known(population: NetworkPopulation, epoch: Any) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:

@@ -17,6 +17,7 @@ from sklyap.cells import LeakyCell
 from sklyap.networks.base import RecurrentEstimator
 from sklyap.networks.inputs import InputsMixin
 from sklyap.networks.regressor import RNNRegressor
+from sklyap.runtime import undrawn
 from sklyap.validation import check_bool, check_choice, check_int, check_real, check_seed
 
 __all__ = ["ESNRegressor", "EchoStateNetwork"]
@@ -182,9 +183,10 @@ class ESNRegressor(RegressorMixin, InputsMixin, BaseEstimator):
         X, y = self._check_data(X, y, fresh=True)
         self._learn_targets([y], None)
         self.n_inputs_ = X.shape[2]
-        net = EchoStateNetwork(
-            self._reservoir(X.shape[2]), self.n_outputs_, quadratic=self.quadratic, every_step=self.readout == "all"
-        )
+        with undrawn():
+            net = EchoStateNetwork(
+                self._reservoir(X.shape[2]), self.n_outputs_, quadratic=self.quadratic, every_step=self.readout == "all"
+            )
         states, there = self._states(net, X), ~np.isnan(X[..., 0])
         if self.readout == "all":
             there = there & (np.cumsum(there, 1) > self.spin_up)

@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
 from sklyap.exceptions import FailedNetworkWarning, reason_of
-from sklyap.runtime import lent_turn, one_thread, outside_inference_mode, watch_parent
+from sklyap.runtime import is_unwarned, lent_turn, one_thread, outside_inference_mode, watch_parent
 from sklyap.validation import check_choice, check_jobs, check_networks, check_verbose
 
 __all__ = ["Failure", "NetworkTransformer", "attempt"]
@@ -232,7 +232,7 @@ class NetworkTransformer(TransformerMixin, BaseEstimator, ABC):
     def _stacked(self, rows: Sequence[Any]) -> np.ndarray:
         """Return the rows as an array; set `failures_` and warn about each."""
         self.failures_ = {i: row.reason for i, row in enumerate(rows) if isinstance(row, Failure)}
-        for index, reason in self.failures_.items():
+        for index, reason in () if is_unwarned() else self.failures_.items():
             warnings.warn(
                 f"Network {index} of {len(rows)} failed, its row is NaN: {reason}", FailedNetworkWarning, stacklevel=4
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -13,12 +12,12 @@ import pandas as pd
 from sklearn.base import clone
 
 from sklyap.displays import AlignmentDisplay, LossPredictorsDisplay, SearchDisplay, SpectrumDisplay
-from sklyap.exceptions import SklyapWarning
 from sklyap.population import NetworkPopulation
 from sklyap.population.network_population import check_epoch
 from sklyap.report.figures import draw_losses, draw_sweep, picture
 from sklyap.report.text import DIGITS, changed_settings, shown, table
 from sklyap.report.versions import versions
+from sklyap.runtime import unwarned
 from sklyap.spectrum import LyapunovSpectrumTransformer
 from sklyap.statistics import spectrum_loss_correlation
 from sklyap.storage import write_bytes
@@ -234,8 +233,7 @@ def _dynamics(
     )
     tables = []
     if usable.sum() > 2:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SklyapWarning)  # statistics that do not vary are left out
+        with unwarned():  # statistics that do not vary are left out
             found = spectrum_loss_correlation(spectra[usable], losses[usable], random_state=0).dropna(subset="r")
         caption = "Spearman correlation of each statistic with the lowest loss, with 95 % intervals"
         tables.append(table(caption, found))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 
-from sklyap.exceptions import SklyapWarning
 from sklyap.population import NetworkPopulation
+from sklyap.runtime import unwarned
 from sklyap.search.knowledge import Knowledge
 from sklyap.spectrum import LyapunovSpectrumTransformer
 
@@ -32,9 +31,7 @@ def default_transformer(sequences: Any, *, n_jobs: int | None = None) -> Lyapuno
 def timed_spectra(transformer: BaseEstimator, networks: Sequence[Any]) -> tuple[NDArray[np.float64], float]:
     """Return the spectra of networks, a row of NaN for one that has none, and the seconds they took."""
     begin = time.perf_counter()
-    with warnings.catch_warnings():
-        # Annihilated directions and networks without a spectrum are what a search meets all the time.
-        warnings.simplefilter("ignore", SklyapWarning)
+    with unwarned():  # annihilated directions and networks without a spectrum are what a search meets all the time
         values = np.asarray(clone(transformer).fit_transform(networks), dtype=np.float64)
     return values, time.perf_counter() - begin
 

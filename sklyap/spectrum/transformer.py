@@ -21,7 +21,7 @@ from sklyap.cells.drive import Drive
 from sklyap.exceptions import DegenerateSpectrumWarning, PaddedSpectrumWarning, PrecisionWarning, SklyapWarning
 from sklyap.lyapunov import LyapunovResult, lyapunov_spectrum
 from sklyap.networks.transformer import Failure, NetworkTransformer, attempt
-from sklyap.runtime import outside_inference_mode
+from sklyap.runtime import is_unwarned, outside_inference_mode
 from sklyap.spectrum.cache import SpectrumCache
 from sklyap.spectrum.fingerprint import structure
 from sklyap.spectrum.worker import Spectrum, SpectrumTask, spectra_of
@@ -356,6 +356,8 @@ class LyapunovSpectrumTransformer(NetworkTransformer):
 
     def _warn(self) -> None:
         """Sum the warnings of all networks up in one each; `results_` tells which."""
+        if is_unwarned():
+            return
         n = len(self.results_)
         results = [result for result in self.results_ if result is not None]
         degenerate = sum(result.n_degenerate > 0 for result in results)

@@ -14,6 +14,7 @@ from sklearn.utils import check_array, check_consistent_length, check_random_sta
 from sklearn.utils.validation import column_or_1d
 
 from sklyap.exceptions import SklyapWarning
+from sklyap.runtime import is_unwarned
 from sklyap.statistics.functions import Statistic
 from sklyap.statistics.ranks import column_correlations
 from sklyap.statistics.transformer import evaluate, resolve
@@ -111,7 +112,7 @@ def spectrum_loss_correlation(
         )
     table = evaluate(chosen, checked)
     varies = np.ptp(table, axis=0) > 0
-    if not varies.all():
+    if not varies.all() and not is_unwarned():
         constant = [name for name, varied in zip(chosen, varies, strict=True) if not varied]
         warnings.warn(
             f"No correlation is defined for statistics that are the same for every network: {', '.join(constant)}.",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -15,9 +14,9 @@ from skorch import NeuralNet
 from skorch.callbacks import Callback
 
 from sklyap.cells import as_recurrent_cell
-from sklyap.exceptions import DivergedError, SklyapWarning
+from sklyap.exceptions import DivergedError
 from sklyap.lyapunov import LyapunovResult, lyapunov_spectrum
-from sklyap.runtime import one_thread
+from sklyap.runtime import one_thread, unwarned
 from sklyap.statistics.transformer import evaluate, resolve
 from sklyap.training.setup import check_read, check_rhythm, check_size, leading_steps, probe_of, some, warn_of
 from sklyap.validation import check_instance, check_int, check_probe, check_seed
@@ -220,8 +219,7 @@ class LyapunovMonitor(Callback):
     # One look
 
     def _spectrum(self, net: NeuralNet) -> LyapunovResult:
-        with warnings.catch_warnings(), one_thread():
-            warnings.simplefilter("ignore", SklyapWarning)  # a short run leaves signs open; its standard error says so
+        with unwarned(), one_thread():  # a short run leaves signs open; its standard error says so
             return lyapunov_spectrum(
                 net if self.layer is None else as_recurrent_cell(net, layer=self.layer), self._probe,
                 n_exponents=self.n_exponents, warmup=self.warmup, device=net.device, random_state=self.random_state,
