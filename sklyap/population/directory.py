@@ -211,7 +211,8 @@ class PopulationDirectory:
         seal = content.pop("sha256", None)
         if content["call"] != call or content["index"] != index:
             raise UntrustedFileError(f"{path} is the record of another network or population.")
-        snapshots = {key: self._snapshot(path, key, item) for key, item in content["snapshots"].items()}
+        stem = path.stem
+        snapshots = {key: self._snapshot(path, stem, key, item) for key, item in content["snapshots"].items()}
         if content["reason"] is None and "last" not in snapshots:
             raise UntrustedFileError(f"{path} has no snapshot of the end of training.")
         history = _columns(content["history"], path)
@@ -246,10 +247,10 @@ class PopulationDirectory:
     def _record_path(self, index: int) -> Path:
         return self.networks / f"{index:05d}.json"
 
-    def _snapshot(self, record: Path, key: str, item: Any) -> Snapshot:
+    def _snapshot(self, record: Path, own: str, key: str, item: Any) -> Snapshot:
         storage.check_schema(item, _SNAPSHOT, record, f"snapshot {key!r}")
         stem, _, rest = item["file"].partition("-epoch-")
-        if stem != record.stem or not _SNAPSHOT_FILE.fullmatch(rest):
+        if stem != own or not _SNAPSHOT_FILE.fullmatch(rest):
             raise UntrustedFileError(
                 f"{record} names a file outside its directory, or of another network: {item['file']!r:.80}."
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_array
 from torch import nn
 
+from sklyap.exceptions import UntrustedFileError
 from sklyap.population.records import NetworkRecord, Origin, Snapshot, epoch_key
 from sklyap.storage import read_tensors
 from sklyap.validation import check_networks
@@ -260,7 +262,14 @@ def _read(path: Path) -> Any:
     """Return what a file of weights holds, without running anything in it."""
     if path.suffix == ".safetensors":
         return read_tensors(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        # Not torch's advice, which is to read the file with whatever it executes.
+        raise UntrustedFileError(
+            f"{path} is damaged, or holds other objects than tensors and plain values, which are not read from files. "
+            "Write the state dict of the network, by torch.save or as safetensors."
+        ) from error
 
 
 def _state_dict(weights: Any, name: Any) -> dict[str, torch.Tensor]:

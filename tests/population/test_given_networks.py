@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import re
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from sklearn.ensemble import ExtraTreesRegressor
 
 from sklyap import HistoryFeatures, HyperparameterFeatures, LyapunovSpectrumTransformer, NetworkPopulation
 from sklyap.autoencoder import SpectrumAutoencoder
-from sklyap.exceptions import FailedNetworkWarning
+from sklyap.exceptions import FailedNetworkWarning, UntrustedFileError
 from tests.population.helpers import X, estimator, y
 
 SIZES = [3, 4, 5, 6]
@@ -169,9 +170,17 @@ def test_a_file_that_would_run_code_is_not_loaded(tmp_path):
 
     torch.save({"state_dict": Evil()}, tmp_path / "evil.pt")
     population = NetworkPopulation.from_networks([tmp_path / "evil.pt"], [0.1], params={"size": [3]}, build=build)
-    with pytest.raises(Exception, match=r"(?i)weights.only"):
+    with pytest.raises(UntrustedFileError, match=r"evil.pt is damaged, or holds other objects than tensors"):
         population.networks()[0]
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", pickle.dumps([print], protocol=2), bytes(64)])
+def test_a_damaged_file_is_named(tmp_path, content):
+    (tmp_path / "damaged.pt").write_bytes(content)
+    population = NetworkPopulation.from_networks([tmp_path / "damaged.pt"], [0.1], params={"size": [3]}, build=build)
+    with pytest.raises(UntrustedFileError, match=r"damaged.pt is damaged"):
+        population.networks()[0]
 
 
 @pytest.mark.filterwarnings("ignore::sklyap.exceptions.SklyapWarning")
