@@ -50,6 +50,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "gallery",
     "gallery_dirs": "auto_gallery",
     "filename_pattern": "/plot_",
+    "within_subsection_order": "FileNameSortKey",
     "download_all_examples": False,
     "show_memory": False,
     "show_signature": False,
@@ -67,11 +68,14 @@ nitpick_ignore_regex = [
 
 
 def escape(app, what, name, obj, options, lines):
-    """Shapes such as (*batch, N) and (n_networks, n_exponents_) are not markup."""
+    """Shapes such as (*batch, N) and (n_networks, n_exponents_) are not markup, outside of code."""
     for i, line in enumerate(lines):
-        lines[i] = re.sub(
-            r"(?<!`)\((?:[^()`]*)\)", lambda m: re.sub(r"(\*)(?=\w)|(?<=\w)(_)(?=\W)", r"\\\1\2", m[0]), line
-        )
+        parts = re.split(r"(``.*?``|`[^`]*`)", line)
+        lines[i] = "".join(part if k % 2 else _escaped(part) for k, part in enumerate(parts))
+
+
+def _escaped(text):
+    return re.sub(r"\((?:[^()]*)\)", lambda m: re.sub(r"(\*)(?=\w)|(?<=\w)(_)(?=\W)", r"\\\1\2", m[0]), text)
 
 
 def setup(app):
