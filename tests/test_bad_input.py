@@ -62,6 +62,7 @@ class Shared:
 
 # Where a name means something else.
 OWN_KINDS = {
+    ("SpectrumStatistics", "floor"): ["x", [1.0], True, np.nan, np.inf],
     ("RNNClassifier", "class_weight"): ["x", 3, True, [1.0], {0: -1.0}, {0: "x"}],
     ("lyapunov_spectrum", "resume"): ["x", 3, object(), True],
     ("loss_gradient", "checkpoint"): NO_CHECKPOINT,
@@ -247,7 +248,6 @@ OTHER = {
     "ConvergenceDisplay": [("ax", lambda: displays().ConvergenceDisplay(np.ones((3, 2))).plot(ax="x"))],
     "LocalExponentDisplay": [("ax", lambda: displays().LocalExponentDisplay(np.ones((3, 2))).plot(ax="x"))],
     "SensitivityDisplay": [("ax", lambda: displays().SensitivityDisplay(np.ones(3), np.ones(3)).plot(ax="x"))],
-    "SensitivitySweepDisplay": [("effect", lambda: displays().SensitivitySweepDisplay(None, effect="x"))],
 }
 
 

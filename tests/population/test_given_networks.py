@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import copy
 import pickle
-import re
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
-from sklearn.ensemble import ExtraTreesRegressor
 
 from sklyap import HistoryFeatures, HyperparameterFeatures, LyapunovSpectrumTransformer, NetworkPopulation
-from sklyap.autoencoder import SpectrumAutoencoder
 from sklyap.exceptions import FailedNetworkWarning, UntrustedFileError
 from tests.population.helpers import X, estimator, y
 
@@ -181,35 +176,3 @@ def test_a_damaged_file_is_named(tmp_path, content):
     population = NetworkPopulation.from_networks([tmp_path / "damaged.pt"], [0.1], params={"size": [3]}, build=build)
     with pytest.raises(UntrustedFileError, match=r"damaged.pt is damaged"):
         population.networks()[0]
-
-
-@pytest.mark.filterwarnings("ignore::sklyap.exceptions.SklyapWarning")
-def test_the_page_on_checkpoints_runs_as_written(tmp_path, monkeypatch, capsys):
-    page = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert len(blocks) == 2 and sum(len(block.strip().splitlines()) for block in blocks) <= 40
-    monkeypatch.chdir(tmp_path)
-    # Long training of the members says nothing about whether the page is right.
-    stacking = "sklyap.comparison.stacking"
-    monkeypatch.setattr(f"{stacking}.SpectrumAutoencoder", partial(SpectrumAutoencoder, max_epochs=3))
-    monkeypatch.setattr(f"{stacking}.ExtraTreesRegressor", lambda n, **params: ExtraTreesRegressor(10, **params))
-    namespace = {"__name__": "page"}
-    exec(compile(blocks[0].split("table = ")[0], "checkpoints.md", "exec"), namespace)
-    rng = np.random.default_rng(0)
-    rows = []
-    Path("checkpoints").mkdir()
-    for i in range(30):
-        torch.manual_seed(i)
-        network = namespace["Tagger"](int(rng.choice([4, 6, 8])))
-        scale = rng.uniform(0.2, 3)
-        for parameter in network.parameters():
-            parameter.data *= scale
-        torch.save(network.state_dict(), f"checkpoints/{i}.pt")
-        rows.append({"file": f"{i}.pt", "hidden_size": network.rnn.hidden_size, "lr": 0.01, "loss": 1 / scale})
-    pd.DataFrame(rows).to_csv("losses.csv", index=False)
-    torch.save(torch.randn(8, 30, 3), "sequences.pt")
-    for block in blocks:
-        exec(compile(block, "checkpoints.md", "exec"), namespace)
-    said = capsys.readouterr().out
-    assert float(said.rsplit(":", 1)[1]) > 0.55  # three standard errors of 30 networks
-    assert (namespace["lower"] < namespace["upper"]).all()
