@@ -25,7 +25,7 @@ from sklyap.cells import Linearization
 from sklyap.lyapunov.blocks import counted_growth
 from sklyap.runtime import flushed_denormals, transformed
 
-__all__ = ["Growth", "Plan", "stacked"]
+__all__ = ["Growth", "PassPlan", "stacked"]
 
 
 def stacked(tensors: list[Tensor]) -> Tensor:
@@ -34,7 +34,7 @@ def stacked(tensors: list[Tensor]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PassPlan:
     """How `Growth` was computed: steps of each block, whether it is averaged, steps of a chunk.
 
     With `again`, which makes a linearization from states and inputs, few tangents were pushed; without it Jacobians
@@ -67,7 +67,7 @@ class Growth(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(plan: Plan, Q: Tensor, anchor: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(plan: PassPlan, Q: Tensor, anchor: Tensor, *tensors: Tensor) -> tuple[Tensor, Tensor]:
         n_blocks = len(plan.lengths)
         return counted_growth(tensors[-n_blocks:], plan.counted), tensors[-2 * n_blocks - 1].clone()
 
@@ -122,7 +122,7 @@ def _through_qr(Q_bar: Tensor, Q: Tensor, R: Tensor, weights: Tensor | None, los
 
 
 def _transposed(
-    plan: Plan, given: list[Tensor]
+    plan: PassPlan, given: list[Tensor]
 ) -> tuple[Callable[[int, Tensor], Tensor], Callable[[int, Tensor], None], Callable[[], list[Tensor]]]:
     """Return ``(t, B) -> J_tᵀ B``, what takes in the B of step t, the last first, and the gradients of all chunks."""
     starts = range(0, plan.n_steps, plan.width)

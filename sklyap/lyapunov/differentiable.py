@@ -18,7 +18,7 @@ from sklyap.cells.live import LiveCell, live_cell
 from sklyap.cells.probe import probe
 from sklyap.exceptions import DivergedError
 from sklyap.lyapunov.blocks import counted_growth, iterate
-from sklyap.lyapunov.derivative import Growth, Plan, stacked
+from sklyap.lyapunov.derivative import Growth, PassPlan, stacked
 from sklyap.orthonormalize import random_bases
 from sklyap.runtime import flushed_denormals, transformed
 from sklyap.tangent import check_settings
@@ -218,7 +218,7 @@ class _Segment:
         starts = range(0, self.n_steps, width)
         tail = (*done.bases, *done.R, *done.growth)
         if dense:
-            plan = Plan(tuple(done.lengths), tuple(done.counted), width, None)
+            plan = PassPlan(tuple(done.lengths), tuple(done.counted), width, None)
             growth, basis = Growth.apply(plan, Q, jacobians[-1].sum(), *jacobians, *done.inputs, *tail)
             return growth, states[-1], basis
         pushed = [c.push(stacked(done.inputs[t : t + width])) for t, c in zip(starts, chunks, strict=True)]
@@ -226,7 +226,7 @@ class _Segment:
         def again(states: Tensor, x: Tensor | None) -> Linearization:
             return self.live.run(self._linearize, states, x)
 
-        plan = Plan(tuple(done.lengths), tuple(done.counted), width, again)
+        plan = PassPlan(tuple(done.lengths), tuple(done.counted), width, again)
         inputs = [states[:-1].detach(), *([] if x is None else [x.detach()])]
         growth, basis = Growth.apply(plan, Q, pushed[-1].sum(), *pushed, *inputs, *tail)
         return growth, states[-1], basis
