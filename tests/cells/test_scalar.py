@@ -1,5 +1,7 @@
 """Steps that are written out on Python's numbers are those of torch, to rounding, or are left to torch."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -109,3 +111,19 @@ def test_directions_that_are_annihilated_are_found():
     with pytest.warns(UserWarning, match="annihilated"):
         result = lyapunov_spectrum(cell, 3000)
     assert np.isneginf(result.exponents[1]) and result.exponents[0] == pytest.approx(0.49, abs=0.03)
+
+
+@pytest.mark.filterwarnings("ignore::sklyap.exceptions.SklyapWarning")
+@pytest.mark.parametrize("look", [lambda row: row.tolist()[0], lambda row: row.numpy()[0]], ids=["tolist", "numpy"])
+def test_a_branch_that_torch_does_not_see_is_followed(look):
+    """It is taken for the first time after eleven steps, when the step has long been written out."""
+
+    def step(s, x):
+        return torch.stack([0.51 * row + 0.1 if look(row.detach()) > 2 else 1.5 * row + 0.05 for row in s])
+
+    s, growth = 0.01, []
+    for _ in range(2000):
+        growth.append(math.log(0.51 if s > 2 else 1.5))
+        s = 0.51 * s + 0.1 if s > 2 else 1.5 * s + 0.05
+    found = lyapunov_spectrum(FunctionCell(step, 1, initial_state=np.array([0.01])), 2000, warmup=20).exponents
+    np.testing.assert_allclose(found, np.mean(growth[20:]), rtol=1e-9)
