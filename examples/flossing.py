@@ -5,8 +5,9 @@ delayed XOR of bits. Every network is trained plainly, and with its Lyapunov exp
 during it, or both; and from several initial weights. A run succeeds when it is right on 95 % of the validation data
 (of the steps that can be known). It ends there.
 
-Each run is one file, written when it is finished: interrupt with Ctrl-C, and run again to go on, or with other options
-to add runs. Everything found in the directory is in the table and the figure.
+Each run is one file, written when it is finished: interrupt with Ctrl-C, and run again to go on, or with other tasks,
+cells, delays, seeds, ways of flossing or initial weights to add runs. Everything found in the directory is in the table
+and the figure; runs with other settings of training or flossing need another `--output`.
 
     python examples/flossing.py [--tasks copy] [--cells rnn] [--delays 10 20 30 40] [--seeds 10]
                                 [--flossing none before during both] [--inits default] [--output results/flossing]
@@ -35,6 +36,8 @@ from sklyap.training import GradientFlossing
 
 N_VALID = 256
 SUCCESS = 0.95
+FIXED = ("train", "steps", "epochs", "lr", "batch", "exponents", "passes", "every", "weight", "sequences", "tolerance")
+"""Options that are the same for all runs of a directory."""
 
 
 class UntilSuccess(Callback):
@@ -156,18 +159,26 @@ def study(options):
     for setting in tqdm(list(wanted(options)), unit="run", disable=options.quiet):
         path = folder / ("-".join(str(value) for value in setting.values()) + ".json")
         if path.exists():
+            check_same(path, options)
             continue
         if options.minutes is not None and time.monotonic() - started > 60 * options.minutes:
             break
         s = setting
         result = run(s["task"], s["cell"], s["delay"], s["when"], s["init"], s["clip"], s["seed"], options)
-        kept = {
-            name: getattr(options, name) for name in ("epochs", "lr", "batch", "passes", "every", "weight", "sequences")
-        }
+        kept = {name: getattr(options, name) for name in FIXED}
         unfinished = path.with_suffix(".tmp")
-        unfinished.write_text(json.dumps(setting | kept | result))
+        unfinished.write_text(json.dumps(setting | {"options": kept} | result))
         unfinished.replace(path)
     return collect(folder)
+
+
+def check_same(path, options):
+    """Refuse a finished run that was made with other options, as the table would mix them."""
+    kept = json.loads(path.read_text())["options"]
+    for name in FIXED:
+        if kept[name] != getattr(options, name):
+            raise SystemExit(f"{path} was trained with --{name} {kept[name]}, and this call says {getattr(options, name)}: "
+                             "choose another --output.")  # fmt: skip
 
 
 def collect(folder):
