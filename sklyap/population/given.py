@@ -126,7 +126,8 @@ def given_records(
     if not by_epoch:
         raise ValueError(f"The 'networks' parameter of {_CALLER} must hold at least one epoch. Got an empty dict.")
     lists = {_epoch(epoch): _checked_networks(listed, build) for epoch, listed in by_epoch.items()}
-    y = check_array(losses, dtype=np.float64, ensure_2d=False, ensure_all_finite=False, input_name="losses").ravel()
+    _check_different(lists)
+    y = _losses(losses)
     for epoch, listed in lists.items():
         if len(listed) != len(y):
             where = "" if epoch == "last" else f" at epoch {epoch}"
@@ -169,18 +170,9 @@ def _epoch(epoch: Any) -> str:
 
 
 def _checked_networks(listed: Any, build: Any) -> Sequence[Any]:
-    """Return the networks, all different, and those that are weights or files with a way to build them."""
+    """Return the networks; those that are weights or files need a way to build them."""
     listed = check_networks(listed, name="networks", caller=_CALLER)
-    seen: dict[Any, int] = {}
     for i, network in enumerate(listed):
-        # One object filled with weight after weight would be fifty times its last weights.
-        same = os.fspath(network) if isinstance(network, str | os.PathLike) else id(network)
-        if same in seen:
-            raise ValueError(
-                f"The 'networks' parameter of {_CALLER} must hold different networks. Got the same one at the "
-                f"positions {seen[same]} and {i}; load weights into a new module each, or pass the files and `build`."
-            )
-        seen[same] = i
         if isinstance(network, str | os.PathLike | Mapping):
             if not callable(build):
                 raise TypeError(
@@ -194,6 +186,41 @@ def _checked_networks(listed: Any, build: Any) -> Sequence[Any]:
     return listed
 
 
+def _check_different(lists: dict[str, Sequence[Any]]) -> None:
+    """Refuse one object in two places: filled with weights after weights, it has the last ones everywhere."""
+    seen: dict[Any, str] = {}
+    for epoch, listed in lists.items():
+        for i, network in enumerate(listed):
+            same = _identity(network)
+            place = f"position {i}" if len(lists) == 1 else f"position {i} of epoch {epoch}"
+            if same in seen:
+                raise ValueError(
+                    f"The 'networks' parameter of {_CALLER} must hold different networks. Got the same one at "
+                    f"{seen[same]} and {place}; load weights into a new module each, or pass the files and `build`."
+                )
+            seen[same] = place
+
+
+def _identity(network: Any) -> Any:
+    """Return what two entries have in common that are one network. State dicts share the memory of their module."""
+    if isinstance(network, str | os.PathLike):
+        return os.fspath(network)
+    if isinstance(network, Mapping):
+        tensors = [value.data_ptr() for value in network.values() if isinstance(value, torch.Tensor) and value.numel()]
+        return tuple(tensors) or id(network)
+    return id(network)
+
+
+def _losses(losses: Any) -> np.ndarray:
+    try:
+        checked: np.ndarray = check_array(
+            losses, dtype=np.float64, ensure_2d=False, ensure_all_finite=False, input_name="losses"
+        )
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"The 'losses' parameter of {_CALLER} must hold a number for each network: {error}") from None
+    return checked.ravel()
+
+
 def _params(params: Any, n: int) -> list[dict[str, Any]]:
     if params is None:
         return [{} for _ in range(n)]
@@ -201,6 +228,11 @@ def _params(params: Any, n: int) -> list[dict[str, Any]]:
         table = params if isinstance(params, pd.DataFrame) else pd.DataFrame(params)
     except ValueError as error:
         raise ValueError(f"The 'params' parameter of {_CALLER} must be a table of hyperparameters: {error}") from error
+    if not table.columns.is_unique:
+        raise ValueError(
+            f"The 'params' parameter of {_CALLER} must have a name for each hyperparameter. Got the columns "
+            f"{list(table)}."
+        )
     if len(table) != n:
         raise ValueError(
             f"The 'params' parameter of {_CALLER} must have a row for each of the {n} networks. Got {len(table)}."
@@ -225,6 +257,12 @@ def _histories(histories: Any, n: int) -> list[dict[str, np.ndarray]]:
             raise ValueError(
                 f"The 'histories' parameter of {_CALLER} must hold losses by epoch, a row of numbers or a table with a "
                 f"column 'valid_loss' or 'train_loss'. Got the columns {list(table)} at position {i}."
+            )
+        text = [str(column) for column in table if table[column].dtype.kind not in "fiub" and "loss" in str(column)]
+        if text:
+            raise TypeError(
+                f"The 'histories' parameter of {_CALLER} must hold losses as numbers. Got {table[text[0]].dtype} in the "
+                f"column {text[0]!r} at position {i}."
             )
         table = table.select_dtypes("number").dropna(how="all").astype(np.float64)
         tables.append({str(column): table[column].to_numpy() for column in table})

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import false_discovery_control, pearsonr, spearmanr
+from scipy.special import factorial
+from scipy.stats import false_discovery_control, pearsonr, permutation_test, rankdata, spearmanr
 from sklearn.utils import check_array, check_consistent_length, check_random_state
 from sklearn.utils.validation import column_or_1d
 
@@ -21,6 +22,11 @@ from sklyap.statistics.transformer import evaluate, resolve
 from sklyap.validation import check_choice, check_dense, check_exponents, check_int, check_real, check_seed
 
 __all__ = ["spectrum_loss_correlation"]
+
+EXACT_BELOW = 9
+"""Networks, below which the p of a rank correlation is that of all orders: Student's t says 0 for a perfect one."""
+NARROW_BELOW = 8
+"""Networks, below which resamples repeat few values, so that their quantiles are too narrow an interval."""
 
 
 def spectrum_loss_correlation(
@@ -58,7 +64,8 @@ def spectrum_loss_correlation(
     -------
     DataFrame, one row per statistic, sorted by decreasing abs(r)
         ``r``, the percentile bootstrap interval ``low`` and ``high``, the two-sided ``p`` of no correlation,
-        and ``p_corrected``, which holds the false discovery rate over the rows (Benjamini-Hochberg).
+        and ``p_corrected``, which holds the false discovery rate over the rows (Benjamini-Hochberg). The p of a
+        rank correlation is exact for up to eight networks, and by Student's t beyond.
 
     Raises
     ------
@@ -68,7 +75,8 @@ def spectrum_loss_correlation(
     Warns
     -----
     SklyapWarning
-        For statistics that are the same for every network; their row is NaN.
+        For statistics that are the same for every network; their row is NaN. For fewer than eight networks, whose
+        resampled intervals are too narrow.
 
     References
     ----------
@@ -119,19 +127,42 @@ def spectrum_loss_correlation(
             SklyapWarning,
             stacklevel=2,
         )
+    if len(y) < NARROW_BELOW and not is_unwarned():
+        warnings.warn(
+            f"The intervals are resampled from {len(y)} networks and too narrow: they mean something from "
+            f"{NARROW_BELOW} on.",
+            SklyapWarning,
+            stacklevel=2,
+        )
     result = pd.DataFrame(
         np.nan, index=pd.Index(chosen, name="statistic"), columns=["r", "low", "high", "p", "p_corrected"]
     )
-    test = spearmanr if method == "spearman" else pearsonr
     for name, column in zip(result.index[varies], table.T[varies], strict=True):
-        found = test(column, y)
-        result.loc[name, ["r", "p"]] = float(found.statistic), float(found.pvalue)
+        result.loc[name, ["r", "p"]] = _correlate(column, y, method)
     if varies.any():
         resampled = _bootstrap_correlations(table[:, varies], y, method, n_bootstrap, random_state)
         tails = [(1 - confidence) / 2, (1 + confidence) / 2]
         result.loc[varies, ["low", "high"]] = np.nanquantile(resampled, tails, axis=0).T
         result.loc[varies, "p_corrected"] = false_discovery_control(result.loc[varies, "p"])
     return result.sort_values("r", key=np.abs, ascending=False, kind="stable")
+
+
+def _correlate(column: NDArray[np.float64], losses: NDArray[np.float64], method: str) -> tuple[float, float]:
+    """Return a correlation and its two-sided p."""
+    found = (spearmanr if method == "spearman" else pearsonr)(column, losses)
+    if method == "pearson":
+        return float(found.statistic), float(found.pvalue)
+    if len(losses) >= EXACT_BELOW:
+        return float(found.statistic), max(float(found.pvalue), 2 / factorial(len(losses)))  # Student's t is 0 at 1
+    ranks, ranked_losses = rankdata(column), rankdata(losses)
+    exact = permutation_test(
+        (ranks - ranks.mean(),),
+        lambda x, axis: np.sum(x * ranked_losses, axis=axis),
+        permutation_type="pairings",
+        vectorized=True,
+        n_resamples=np.inf,
+    )
+    return float(found.statistic), float(exact.pvalue)
 
 
 def _bootstrap_correlations(

@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -141,7 +142,7 @@ def test_what_does_not_fit_is_named(networks, change, error, match):
 
 def test_one_module_with_weights_after_weights_is_refused(networks):
     module = Net(3)
-    with pytest.raises(ValueError, match="same one at the positions 0 and 1"):
+    with pytest.raises(ValueError, match="same one at position 0 and position 1"):
         NetworkPopulation.from_networks([module, module], [0.1, 0.2])
     same = NetworkPopulation.from_networks([networks[0], networks[1]], [0.1, 0.2])
     assert same[0].module_ is networks[0]
@@ -176,3 +177,28 @@ def test_a_damaged_file_is_named(tmp_path, content):
     population = NetworkPopulation.from_networks([tmp_path / "damaged.pt"], [0.1], params={"size": [3]}, build=build)
     with pytest.raises(UntrustedFileError, match=r"damaged.pt is damaged"):
         population.networks()[0]
+
+
+def test_one_network_at_two_epochs_is_refused(networks):
+    """A module that was trained on has its last weights in every list; so do state dicts that were not copied."""
+    later = [Net(size) for size in SIZES]
+    NetworkPopulation.from_networks({1: networks, "last": later}, LOSSES)
+    with pytest.raises(ValueError, match="same one at position 0 of epoch 1 and position 0 of epoch last"):
+        NetworkPopulation.from_networks({1: networks, "last": networks}, LOSSES)
+    states = [[network.state_dict() for network in networks] for _ in range(2)]
+    with pytest.raises(ValueError, match="same one at position 0 of epoch 1"):
+        NetworkPopulation.from_networks(
+            {1: states[0], "last": states[1]}, LOSSES, params={"size": SIZES}, build=build
+        )
+    copied = copy.deepcopy(states[0])
+    NetworkPopulation.from_networks({1: copied, "last": states[1]}, LOSSES, params={"size": SIZES}, build=build)
+
+
+def test_what_is_no_number_is_named(networks):
+    with pytest.raises(ValueError, match="'losses' parameter of NetworkPopulation.from_networks must hold a number"):
+        NetworkPopulation.from_networks(networks, ["low", 0.3, 0.2, 0.1])
+    with pytest.raises(TypeError, match="'histories' parameter .* Got .* in the column 'valid_loss' at position 0"):
+        NetworkPopulation.from_networks(networks, LOSSES, histories=[{"valid_loss": ["a", "b"]}] * 4)
+    twice = pd.DataFrame([[1, 2]] * 4, columns=["size", "size"])
+    with pytest.raises(ValueError, match="must have a name for each hyperparameter"):
+        NetworkPopulation.from_networks(networks, LOSSES, params=twice)
