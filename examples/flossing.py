@@ -177,8 +177,10 @@ def check_same(path, options):
     kept = json.loads(path.read_text())["options"]
     for name in FIXED:
         if kept[name] != getattr(options, name):
-            raise SystemExit(f"{path} was trained with --{name} {kept[name]}, and this call says {getattr(options, name)}: "
-                             "choose another --output.")  # fmt: skip
+            raise SystemExit(
+                f"{path} was trained with --{name} {kept[name]}, and this call says {getattr(options, name)}: "
+                "choose another --output."
+            )
 
 
 def collect(folder):

@@ -127,8 +127,13 @@ def load_motion(
         frame_time=recordings[0].frame_time * every,
         files=[str(file) for file in files],
     )
-    for name, stretches in parts.items():
+    for (name, stretches), share in zip(parts.items(), shares, strict=True):
         data[f"X_{name}"], data[f"y_{name}"] = _cut([(s[:, moving] - mean) / scale for s in stretches], n_steps)
+        if share > 0 and not len(data[f"X_{name}"]):
+            raise ValueError(
+                f"The {name} part of {path} has {max(map(len, stretches))} frames, too few for one sequence of "
+                f"n_steps={n_steps} and the frame after it; shorten n_steps, lower every or change splits."
+            )
     data.DESCR = (
         f"Next-frame regression on {len(files)} recording(s), {len(data.channels)} channels that move, "
         f"{data.frame_time:.4g} s a step."
@@ -276,6 +281,10 @@ def _read_bvh(path: Path) -> _Recording:
             n_frames = int(_numbers(words[1:2], path, number)[0]) if len(words) == 2 else None
         elif key == "FRAME" and len(words) == 3:
             frame_time = _numbers(words[2:], path, number)[0]
+            if frame_time <= 0:
+                raise ValueError(
+                    f"{path} must have a positive frame time in line {number}. Got {frame_time:g} instead."
+                )
             break
     if not channels or n_frames is None or frame_time is None:
         raise ValueError(f"{path} is no BVH file: it needs CHANNELS, a line 'Frames: n' and a line 'Frame Time: s'.")
@@ -287,6 +296,7 @@ def _read_bvh(path: Path) -> _Recording:
             raise ValueError(f"{path} {what}: line {number} has {len(row)} values for {len(channels)} channels.")
         frames.append(row)
     if len(frames) != n_frames:
-        raise ValueError(f"{path} is truncated: it has {len(frames)} of the {n_frames} frames that it says.")
+        what = "truncated" if len(frames) < n_frames else "damaged"
+        raise ValueError(f"{path} is {what}: it has {len(frames)} frames and says that there are {n_frames}.")
     rotations = np.array(["rotation" in name.lower() for name in channels])
     return _Recording(np.array(frames), channels, rotations, frame_time)

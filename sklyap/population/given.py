@@ -261,8 +261,8 @@ def _histories(histories: Any, n: int) -> list[dict[str, np.ndarray]]:
         text = [str(column) for column in table if table[column].dtype.kind not in "fiub" and "loss" in str(column)]
         if text:
             raise TypeError(
-                f"The 'histories' parameter of {_CALLER} must hold losses as numbers. Got {table[text[0]].dtype} in the "
-                f"column {text[0]!r} at position {i}."
+                f"The 'histories' parameter of {_CALLER} must hold losses as numbers. Got {table[text[0]].dtype} in "
+                f"the column {text[0]!r} at position {i}."
             )
         table = table.select_dtypes("number").dropna(how="all").astype(np.float64)
         tables.append({str(column): table[column].to_numpy() for column in table})

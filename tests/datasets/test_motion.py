@@ -108,7 +108,7 @@ def test_radians_are_read_as_degrees(tmp_path):
     inner = values.copy()
     inner[:, 3:] = np.deg2rad(inner[:, 3:])
     (tmp_path / "radians.amc").write_text(amc(inner, ":FULLY-SPECIFIED\n:RADIANS\n"))
-    a, b = (load_motion(tmp_path / f"{unit}.amc", every=2) for unit in ("degrees", "radians"))
+    a, b = (load_motion(tmp_path / f"{unit}.amc", every=2, splits=(1, 0, 0)) for unit in ("degrees", "radians"))
     # Without a skeleton, channels of a bone that is not the root are numbered; all of them are angles.
     assert a.channels == b.channels and a.channels[6] == "lfemur_0"
     np.testing.assert_allclose(a.X_train, b.X_train, atol=1e-4)
@@ -126,7 +126,7 @@ def test_bvh(tmp_path):
 def test_a_folder_is_read_recording_by_recording(tmp_path):
     for i in range(2):
         (tmp_path / f"{i}.bvh").write_text(bvh(motion(300, 9, seed=i)))
-    data = load_motion(tmp_path, n_steps=30, every=1, standardize=False)
+    data = load_motion(tmp_path, n_steps=30, every=1, splits=(0.8, 0.2, 0), standardize=False)
     assert len(data.files) == 2
     assert data.X_train.shape == (2 * (239 // 30), 30, 8)
     np.testing.assert_allclose(data.X_train[7], motion(300, 9, seed=1)[:30, :8], atol=1e-5)
@@ -170,7 +170,9 @@ def test_bad_amc_files_are_named(tmp_path, content, said):
         ("", "is empty"),
         ("solid cube\n", "is no BVH file"),
         (HIERARCHY + "Frames: 3\n", "is no BVH file"),
-        (bvh(motion(5, 9), n_frames=9), "has 5 of the 9 frames"),
+        (bvh(motion(5, 9), n_frames=9), "truncated: it has 5 frames and says that there are 9"),
+        (bvh(motion(9, 9), n_frames=5), "damaged: it has 9 frames and says that there are 5"),
+        (bvh(motion(5, 9)).replace("Frame Time: ", "Frame Time: -"), "must have a positive frame time"),
         (bvh(motion(5, 9)).rsplit(" ", 1)[0] + "\n", "has 8 values for 9 channels"),
         (bvh(motion(5, 9)).replace("CHANNELS 3", "CHANNELS 4"), "as many channels as it names"),
     ],
@@ -213,3 +215,11 @@ def test_recordings_of_different_rates_are_not_mixed(tmp_path):
     (tmp_path / "b.bvh").write_text(bvh(motion(300, 9)).replace("Frame Time: 0.0083333", "Frame Time: 0.0333333"))
     with pytest.raises(ValueError, match=r"b\.bvh has a frame every 0\.0333333 s"):
         load_motion(tmp_path)
+
+
+def test_a_part_without_a_sequence_is_named(tmp_path):
+    path = tmp_path / "short.bvh"
+    path.write_text(bvh(motion(100, 9)))
+    with pytest.raises(ValueError, match=r"The valid part of .* has 10 frames, too few for one sequence of n_steps=20"):
+        load_motion(path, n_steps=20, every=1)
+    assert load_motion(path, n_steps=20, every=1, splits=(0.7, 0.3, 0)).X_valid.shape == (1, 20, 8)

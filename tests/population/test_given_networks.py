@@ -187,17 +187,15 @@ def test_one_network_at_two_epochs_is_refused(networks):
         NetworkPopulation.from_networks({1: networks, "last": networks}, LOSSES)
     states = [[network.state_dict() for network in networks] for _ in range(2)]
     with pytest.raises(ValueError, match="same one at position 0 of epoch 1"):
-        NetworkPopulation.from_networks(
-            {1: states[0], "last": states[1]}, LOSSES, params={"size": SIZES}, build=build
-        )
+        NetworkPopulation.from_networks({1: states[0], "last": states[1]}, LOSSES, params={"size": SIZES}, build=build)
     copied = copy.deepcopy(states[0])
     NetworkPopulation.from_networks({1: copied, "last": states[1]}, LOSSES, params={"size": SIZES}, build=build)
 
 
 def test_what_is_no_number_is_named(networks):
-    with pytest.raises(ValueError, match="'losses' parameter of NetworkPopulation.from_networks must hold a number"):
+    with pytest.raises(ValueError, match=r"'losses' parameter of NetworkPopulation\.from_networks must hold a number"):
         NetworkPopulation.from_networks(networks, ["low", 0.3, 0.2, 0.1])
-    with pytest.raises(TypeError, match="'histories' parameter .* Got .* in the column 'valid_loss' at position 0"):
+    with pytest.raises(TypeError, match=r"'histories' parameter .* Got .* in the column 'valid_loss' at position 0"):
         NetworkPopulation.from_networks(networks, LOSSES, histories=[{"valid_loss": ["a", "b"]}] * 4)
     twice = pd.DataFrame([[1, 2]] * 4, columns=["size", "size"])
     with pytest.raises(ValueError, match="must have a name for each hyperparameter"):
