@@ -19,7 +19,7 @@ import pandas as pd
 from scipy.stats import rankdata, spearmanr
 from sklearn.base import clone
 from sklearn.ensemble import ExtraTreesRegressor
-from sklearn.linear_model import RidgeCV
+from sklearn.linear_model import BayesianRidge, RidgeCV
 from sklearn.metrics import r2_score
 from sklearn.model_selection import KFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
@@ -35,6 +35,7 @@ from sklyap.exceptions import SklyapWarning
 from sklyap.population import NetworkPopulation
 
 SHOTS = (5, 10, 20)
+WAYS = ("given", "calibrated", "alone")
 
 
 def _transformer(X: np.ndarray, directory: Path, **params: Any) -> LyapunovSpectrumTransformer:
@@ -85,7 +86,11 @@ def architectures(directory: Path, tasks: list[str], n: int, small: bool, epoch:
         size, scale, lr = (everything.params[p].astype(float).to_numpy() for p in ("hidden_size", "init_scale", "lr"))
         features["hyperparameters"] = np.column_stack([size, np.log(scale), np.log(lr)])
         features["loss so far"] = np.log(everything.losses(epoch))[:, None]
-        features["spectrum + hyperparameters"] = np.hstack([features["spectrum"][:, ::8], features["hyperparameters"]])
+        few, known_anyway = features["spectrum"][:, ::8], [features["hyperparameters"], features["loss so far"]]
+        features["hyperparameters + loss so far"] = np.hstack(known_anyway)
+        features["spectrum + loss so far"] = np.hstack([few, features["loss so far"]])
+        features["spectrum + hyperparameters"] = np.hstack([few, features["hyperparameters"]])
+        features["all three"] = np.hstack([few, *known_anyway])
         rows = [
             {"task": task, "features": name, **_left_out(values[known], y[known], cells[known], small)}
             for name, values in features.items()
@@ -99,34 +104,51 @@ def _load(path: Path, n: int) -> NetworkPopulation:
 
 
 def _left_out(features: np.ndarray, y: np.ndarray, cells: np.ndarray, small: bool) -> dict[str, str]:
-    """Return scores inside the family that was left out: the mean over families and its standard error."""
+    """Return scores inside the family that was left out: the mean over families and its standard error.
+
+    Of its finished networks, some are learnt from together with the other families ("given"), or set the straight line
+    from what the others predict to the loss ("calibrated"), or are all that is learnt from ("alone").
+    """
     n_draws = 1 if small else 3
     zero: list[float] = []
-    few: dict[int, list[float]] = {k: [] for k in SHOTS}
-    alone: dict[int, list[float]] = {k: [] for k in SHOTS}
+    scores: dict[tuple[str, int], list[float]] = {(way, k): [] for way in WAYS for k in SHOTS}
     for cell in np.unique(cells):
         new, old = np.flatnonzero(cells == cell), np.flatnonzero(cells != cell)
         if np.ptp(y[new]) == 0:
             continue
-        zero.append(_rho(_trees(small).fit(features[old], y[old]).predict(features[new]), y[new]))
+        others = _trees(small).fit(features[old], y[old])
+        zero.append(_rho(others.predict(features[new]), y[new]))
         for k in SHOTS:
-            scores: dict[str, list[float]] = {"few": [], "alone": []}
+            drawn: dict[str, list[float]] = {way: [] for way in WAYS}
             for draw in range(n_draws):
                 order = np.random.default_rng(draw).permutation(new)
-                shots, rest = order[:k], order[k:]
-                # The finished networks of the new architecture count as much as all the others together.
-                weights = np.r_[np.ones(len(old)), np.full(k, len(old) / k)]
-                both = np.r_[old, shots]
-                model = _trees(small).fit(features[both], y[both], sample_weight=weights)
-                scores["few"].append(r2_score(y[rest], model.predict(features[rest])))
-                scores["alone"].append(
-                    r2_score(y[rest], _trees(small).fit(features[shots], y[shots]).predict(features[rest]))
-                )
-            few[k].append(float(np.mean(scores["few"])))
-            alone[k].append(float(np.mean(scores["alone"])))
+                for way, guess in _few_shot(features, y, old, order[:k], order[k:], others, small).items():
+                    drawn[way].append(r2_score(y[order[k:]], guess))
+            for way, values in drawn.items():
+                scores[way, k].append(float(np.mean(values)))
     row = {"ρ, none given": _mean_and_error(zero)}
-    row |= {f"R², {k} given": _mean_and_error(few[k]) for k in SHOTS}
-    return row | {f"R², {k} alone": _mean_and_error(alone[k]) for k in SHOTS}
+    return row | {f"R², {k} {way}": _mean_and_error(scores[way, k]) for way in WAYS for k in SHOTS}
+
+
+def _few_shot(
+    features: np.ndarray,
+    y: np.ndarray,
+    old: np.ndarray,
+    shots: np.ndarray,
+    rest: np.ndarray,
+    others: ExtraTreesRegressor,
+    small: bool,
+) -> dict[str, np.ndarray]:
+    """Return predictions for `rest`, for every way to use the `shots` beside the `old` families."""
+    # The finished networks of the new family count as much as all the others together.
+    weights = np.r_[np.ones(len(old)), np.full(len(shots), len(old) / len(shots))]
+    both = np.r_[old, shots]
+    line = BayesianRidge().fit(others.predict(features[shots])[:, None], y[shots])
+    return {
+        "given": _trees(small).fit(features[both], y[both], sample_weight=weights).predict(features[rest]),
+        "calibrated": line.predict(others.predict(features[rest])[:, None]),
+        "alone": _trees(small).fit(features[shots], y[shots]).predict(features[rest]),
+    }
 
 
 def _trees(small: bool) -> ExtraTreesRegressor:
