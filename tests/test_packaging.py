@@ -47,6 +47,11 @@ def test_the_readme_says_the_same():
         assert f"{name} {minimums()[name]}" in readme.replace("\n", " ")
 
 
+def test_the_version_is_that_of_the_changelog():
+    heading = re.search(r"^## ([\d.]+)( \(unreleased\))?", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)
+    assert PROJECT["version"] == heading[1] + (".dev0" if heading[2] else "")
+
+
 def dist():
     found = importlib.util.spec_from_file_location("dist", ROOT / ".ci" / "dist.py")
     module = importlib.util.module_from_spec(found)
