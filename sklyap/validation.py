@@ -193,7 +193,7 @@ def check_dense(value: Any, name: str, *, caller: str | None = None, real: bool 
     else:
         if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
             raise TypeError(f"{owner} must hold numbers throughout. Got an array with masked entries.")
-        if isinstance(value, Sequence) and not isinstance(value, str) and any(hasattr(v, "ndim") for v in value):
+        if isinstance(value, Sequence) and not isinstance(value, str) and any(getattr(v, "ndim", 0) for v in value):
             for item in value:
                 check_dense(item, name, caller=caller, real=real, filled=filled)
             return value

@@ -44,6 +44,7 @@ y = np.arange(12) % 3
 SPECTRA = -np.sort(rng.random((20, 6)), axis=1)
 LOSSES = rng.random(20)
 GRU = torch.nn.GRU(2, 3, batch_first=True)
+GROWTH = (displays.ConvergenceDisplay, displays.LocalExponentDisplay)
 NETWORK = RNNClassifier("gru", 3, max_epochs=2, device="cpu", random_state=0)
 GRID = {"lr": [0.01, 0.02, 0.03]}
 
@@ -200,6 +201,40 @@ CALLS = {
     ),
     "TrainingDisplay": called(displays.TrainingDisplay, epochs=[1.0, 2.0], exponents=np.ones((2, 3))),
     "TrainingDisplay.from_monitor": called(displays.TrainingDisplay.from_monitor, monitor=Made.monitor),
+    "TrainingDisplay.from_results": called(displays.TrainingDisplay.from_results, results={0: Made.result}),
+    "TrainingDisplay.from_population": called(
+        displays.TrainingDisplay.from_population, population=Made.population, transformer=Made.transformer, epochs=[1]
+    ),
+    **{
+        f"{display.__name__}.from_transformer": called(
+            display.from_transformer, transformer=Made.transformer, network=Made.fitted
+        )
+        for display in GROWTH
+    },
+    **{
+        f"{display.__name__}.from_population": called(
+            display.from_population, population=Made.population, transformer=Made.transformer
+        )
+        for display in GROWTH
+    },
+    "AlignmentDisplay.from_transformer": called(
+        displays.AlignmentDisplay.from_transformer, transformer=Made.analyzer, network=Made.fitted
+    ),
+    "GradientEnergyDisplay.from_transformer": called(
+        displays.GradientEnergyDisplay.from_transformer, transformer=Made.analyzer, networks=[Made.fitted]
+    ),
+    "GradientEnergyDisplay.from_population": called(
+        displays.GradientEnergyDisplay.from_population, population=Made.population, transformer=Made.analyzer
+    ),
+    **{
+        f"{display.__name__}.from_estimator": called(
+            display.from_estimator, network=Made.fitted, sequences=X, targets=y, n_random=1
+        )
+        for display in (displays.SensitivityDisplay, displays.SensitivitySweepDisplay)
+    },
+    "RegretDisplay.from_population": called(
+        displays.RegretDisplay.from_population, population=Made.population, policy="random", n_repeats=1
+    ),
     # methods
     "NetworkPopulation.load": called(NetworkPopulation.load),
     "NetworkPopulation.from_networks": called(NetworkPopulation.from_networks, networks=[GRU], losses=[0.5]),
@@ -285,6 +320,8 @@ OWN = {
     **{(name, "ax"): [3, "x", object(), [1]] for name in CALLS},
     **{(name, "transformer"): [3, "x", object(), [1]] for name in CALLS},
     **{(name, "analyzer"): NO_RESULT for name in CALLS},
+    # of a network that is not fitted scikit-learn's sentence says it
+    **{(f"{display.__name__}.from_transformer", "network"): NO_RESULT for display in GROWTH},
     **{(name, "singular"): [*NO_NUMBERS, -1, 99] for name in CALLS},
     **{(name, "warmup"): KINDS["count"] for name in CALLS if "Display" in name},
     **{(name, "X"): [] for name in DATA},  # sentences of scikit-learn

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
 
 import numpy as np
 
-from sklyap.displays.base import MARKERS, UNITS, Display, band, ordered_colors, shade_warmup, zero_line
+from sklyap.displays.base import (
+    MARKERS,
+    UNITS,
+    Display,
+    band,
+    check_array,
+    check_length,
+    legend,
+    ordered_colors,
+    shade_warmup,
+    whole_ticks,
+    zero_line,
+)
+from sklyap.displays.snapshots import network_of
 from sklyap.lyapunov import LyapunovResult, standard_error
+from sklyap.spectrum import LyapunovSpectrumTransformer
 from sklyap.validation import check_choice, check_instance, check_int
 
 __all__ = ["ConvergenceDisplay", "LocalExponentDisplay"]
@@ -20,7 +34,65 @@ _BINS = 32
 """Of time, for the standard error of a running mean."""
 
 
-class ConvergenceDisplay(Display):
+class _GrowthDisplay(Display):
+    """What is drawn from growth at each step comes from a result, or from a transformer and a network."""
+
+    @classmethod
+    def from_result(cls, result: LyapunovResult, *, ax: Any = None) -> Self:
+        """Draw a result that was computed with ``return_local=True``."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_transformer(cls, transformer: Any, network: Any, *, ax: Any = None, **options: Any) -> Self:
+        """Compute one network's spectrum as a transformer does, with growth at each step, and draw it.
+
+        Parameters
+        ----------
+        transformer : LyapunovSpectrumTransformer
+            With the sequences and settings; it need not be fitted, and is left as it is.
+        network : torch module, fitted skorch net or fitted sklyap estimator
+            What is analysed.
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+        **options
+            As in :meth:`from_result`.
+
+        Returns
+        -------
+        display
+        """
+        check_instance(transformer, "transformer", LyapunovSpectrumTransformer)
+        return cls.from_result(transformer.analyze(network, return_local=True), ax=ax, **options)
+
+    @classmethod
+    def from_population(
+        cls, population: Any, transformer: Any, *, index: int = 0, epoch: Any = "last", ax: Any = None, **options: Any
+    ) -> Self:
+        """Do the same for one network of a population.
+
+        Parameters
+        ----------
+        population : NetworkPopulation
+            The networks.
+        transformer : LyapunovSpectrumTransformer
+            With the sequences and settings.
+        index : int, default=0
+            Which network.
+        epoch : number or "last", default="last"
+            The snapshot that is looked at.
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+        **options
+            As in :meth:`from_result`.
+
+        Returns
+        -------
+        display
+        """
+        return cls.from_transformer(transformer, network_of(population, epoch, index), ax=ax, **options)
+
+
+class ConvergenceDisplay(_GrowthDisplay):
     """Running means of local exponents: how the spectrum converges along the sequences.
 
     Parameters
@@ -61,17 +133,17 @@ class ConvergenceDisplay(Display):
         unit: str = "nats",
         per: str = "step",
     ) -> None:
-        self.running = np.asarray(running, dtype=float)
-        self.standard_error = None if standard_error is None else np.asarray(standard_error, dtype=float)
-        if self.standard_error is not None and self.standard_error.shape != self.running.shape:
-            raise ValueError(
-                "The 'standard_error' parameter of ConvergenceDisplay must have the shape of 'running', "
-                f"{self.running.shape}. Got shape {self.standard_error.shape} instead."
-            )
-        self.indices = list(range(self.running.shape[1])) if indices is None else list(indices)
-        self.warmup = check_int(warmup, "warmup", low=0)
-        self.unit = check_choice(unit, "unit", UNITS)
-        self.per = per
+        who = type(self).__name__
+        self.running = check_array(running, "running", ("n_steps", "n_lines"), who)
+        self.standard_error = check_array(
+            standard_error, "standard_error", self.running.shape, who, like="running", optional=True
+        )
+        n_lines = self.running.shape[1]
+        self.indices = list(range(n_lines)) if indices is None else _indices(indices, who)
+        check_length(self.indices, "indices", n_lines, who)
+        self.warmup = check_int(warmup, "warmup", low=0, caller=who)
+        self.unit = check_choice(unit, "unit", UNITS, caller=who)
+        self.per = check_instance(per, "per", str, caller=who)
 
     @classmethod
     def from_result(
@@ -81,7 +153,7 @@ class ConvergenceDisplay(Display):
         n_exponents: int | None = None,
         indices: Sequence[int] | None = None,
         ax: Any = None,
-    ) -> ConvergenceDisplay:
+    ) -> Self:
         """Draw a result that was computed with ``return_local=True``.
 
         Parameters
@@ -109,7 +181,7 @@ class ConvergenceDisplay(Display):
         k = min(k, local.shape[-1])
         if indices is None:
             indices = np.unique(np.linspace(0, k - 1, min(k, _MOST_LINES)).round().astype(int)).tolist()
-        indices = [check_int(i, "indices", low=0, high=local.shape[-1] - 1) for i in indices]
+        indices = _indices(indices, cls.__name__, high=local.shape[-1] - 1)
         local = local[..., indices]
         with np.errstate(invalid="ignore"):
             rates = np.nanmean(local, axis=0)  # sequences that have ended no longer count
@@ -122,25 +194,40 @@ class ConvergenceDisplay(Display):
     def _draw(self, ax: Any) -> None:
         steps = self.warmup + np.arange(1, len(self.running) + 1)
         shade_warmup(ax, self.warmup)
-        for i, (index, color) in enumerate(zip(self.indices, ordered_colors(len(self.indices)), strict=True)):
+        n_lines = len(self.indices)
+        for i, (index, color) in enumerate(zip(self.indices, ordered_colors(n_lines), strict=True)):
             shown = np.where(np.isfinite(self.running[:, i]), self.running[:, i], np.nan)
+            annihilated = " = −∞" if np.isneginf(self.running[-1, i]) else ""
             ax.plot(
-                steps, shown, color=color, linewidth=1.2, label=f"$\\lambda_{{{index + 1}}}$",
-                marker=MARKERS[i % len(MARKERS)], markersize=4, markevery=(0.08 + 0.02 * i, 0.22),
+                steps, shown, color=color, linewidth=1.2, label=f"$\\lambda_{{{index + 1}}}${annihilated}",
+                marker=MARKERS[i % len(MARKERS)], markersize=4, markevery=_some_of(len(steps), i / n_lines),
             )  # fmt: skip
             if self.standard_error is not None:
                 band(ax, steps, shown, 2 * self.standard_error[:, i], color)
-        later = self.running[len(self.running) // 20 :]  # the first steps would set the scale for all
-        if np.isfinite(later).any():
-            low, high = np.nanmin(later[np.isfinite(later)]), np.nanmax(later[np.isfinite(later)])
-            margin = 0.08 * (high - low) or 0.1
-            ax.set_ylim(low - margin, max(high, 0) + margin)
+        limits = self._limits()
+        if limits is not None:
+            ax.set_ylim(*limits)
         zero_line(ax)
         ax.set(xlabel="step", ylabel=f"mean growth so far ({self.unit} per {self.per})", xlim=(0.5, steps[-1] + 0.5))
-        ax.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+        whole_ticks(ax.xaxis)
+        legend(ax, outside=True)
+
+    def _limits(self) -> tuple[float, float] | None:
+        """Return limits that hold all lines but for their first steps, which would set the scale, and later bands."""
+        T = len(self.running)
+        held = [self.running[T // 20 :]]
+        if self.standard_error is not None:
+            later, error = self.running[T // 2 :], self.standard_error[T // 2 :]
+            held += [later - 2 * error, later + 2 * error]
+        values = np.concatenate([part[np.isfinite(part)] for part in held])
+        if not len(values):
+            return None
+        low, high = float(values.min()), max(float(values.max()), 0.0)
+        margin = 0.08 * (high - low) or 0.1
+        return low - margin, high + margin
 
 
-class LocalExponentDisplay(Display):
+class LocalExponentDisplay(_GrowthDisplay):
     """Growth at every step and direction, as an image: where along a sequence a network expands.
 
     Parameters
@@ -168,15 +255,14 @@ class LocalExponentDisplay(Display):
     """
 
     def __init__(self, local: Any, *, warmup: int = 0, unit: str = "nats", per: str = "step") -> None:
-        self.local = np.asarray(local, dtype=float)
-        self.warmup = check_int(warmup, "warmup", low=0)
-        self.unit = check_choice(unit, "unit", UNITS)
-        self.per = per
+        who = type(self).__name__
+        self.local = check_array(local, "local", ("n_steps", "n_exponents"), who)
+        self.warmup = check_int(warmup, "warmup", low=0, caller=who)
+        self.unit = check_choice(unit, "unit", UNITS, caller=who)
+        self.per = check_instance(per, "per", str, caller=who)
 
     @classmethod
-    def from_result(
-        cls, result: LyapunovResult, *, sequence: int | None = None, ax: Any = None
-    ) -> LocalExponentDisplay:
+    def from_result(cls, result: LyapunovResult, *, sequence: int | None = None, ax: Any = None) -> Self:
         """Draw one sequence, or the mean over all, of a result computed with ``return_local=True``.
 
         Parameters
@@ -205,17 +291,34 @@ class LocalExponentDisplay(Display):
         return cls(shown, warmup=result.warmup, unit=result.unit, per=result.per).plot(ax)
 
     def _draw(self, ax: Any) -> None:
-        finite = np.where(np.isfinite(self.local), self.local, np.nan)
-        limit = np.nanpercentile(np.abs(finite), 98) if np.isfinite(finite).any() else 1.0
-        T, k = finite.shape
+        finite = np.abs(self.local[np.isfinite(self.local)])
+        limit = (float(np.percentile(finite, 98)) if len(finite) else 0.0) or 1.0
+        shown = np.clip(self.local, -2 * limit, 2 * limit)  # matplotlib would leave -inf out, as if there was no growth
+        T, k = shown.shape
+        ax.set_facecolor("0.8")
         shade_warmup(ax, self.warmup)
         image = ax.imshow(
-            finite.T, aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest",
+            shown.T, aspect="auto", cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest",
             extent=(self.warmup + 0.5, self.warmup + T + 0.5, k + 0.5, 0.5),
         )  # fmt: skip
         ax.figure.colorbar(image, ax=ax, label=f"growth ({self.unit} per {self.per})", extend="both")
         title = f"steps 1 to {self.warmup} are warm-up" if self.warmup else ""
         ax.set(xlabel="step", ylabel="direction i", xlim=(0.5, self.warmup + T + 0.5), title=title)
+        whole_ticks(ax.xaxis, ax.yaxis)
+
+
+def _some_of(n_steps: int, shift: float) -> slice | None:
+    """Return which steps have a marker: five of them, not the same for all lines, or all of a few."""
+    every = n_steps // 5
+    return slice(int(shift * every), None, every) if every > 1 else None
+
+
+def _indices(indices: Any, who: str, *, high: int | None = None) -> list[int]:
+    check_instance(indices, "indices", Iterable, caller=who)
+    found = [check_int(i, "indices", low=0, high=high, caller=who) for i in indices]
+    if not found:
+        raise ValueError(f"The 'indices' parameter of {who} must name one exponent at least. Got none.")
+    return found
 
 
 def _local(result: LyapunovResult) -> np.ndarray:

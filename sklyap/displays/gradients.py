@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
 
-from sklyap.displays.base import MARKERS, Display, check_labels, check_length, ordered_colors
+from sklyap.displays.base import (
+    MARKERS,
+    Display,
+    check_array,
+    check_labels,
+    check_length,
+    check_names,
+    legend,
+    ordered_colors,
+)
+from sklyap.displays.snapshots import networks_through
 from sklyap.gradients import AlignmentResult, LossGradient
-from sklyap.validation import check_instance, check_instances, check_int, check_methods
+from sklyap.validation import (
+    check_dense,
+    check_instance,
+    check_instances,
+    check_int,
+    check_methods,
+    check_networks,
+    check_real,
+)
 
 __all__ = ["AlignmentDisplay", "GradientEnergyDisplay"]
 
@@ -51,15 +69,11 @@ class AlignmentDisplay(Display):
     """
 
     def __init__(self, alignment: Any, columns: Any, *, baseline: float, column_label: str = "epoch") -> None:
-        self.alignment = np.asarray(alignment, dtype=float)
-        self.columns = [str(column) for column in columns]
-        if self.alignment.ndim != 2 or len(self.alignment) != len(self.columns):
-            raise ValueError(
-                "The 'alignment' parameter of AlignmentDisplay must have shape (n_columns, n_directions), with a "
-                f"row for each of the {len(self.columns)} 'columns'. Got shape {self.alignment.shape} instead."
-            )
-        self.baseline = baseline
-        self.column_label = column_label
+        who = type(self).__name__
+        self.columns = check_names(columns, "columns", who)
+        self.alignment = check_array(alignment, "alignment", (len(self.columns), "n_directions"), who)
+        self.baseline = check_real(baseline, "baseline", low=0, high=1, caller=who)
+        self.column_label = check_instance(column_label, "column_label", str, caller=who)
 
     @classmethod
     def from_training(
@@ -117,6 +131,28 @@ class AlignmentDisplay(Display):
         return cls.from_training(analyzer.analyze_training(population, epochs), singular=singular, ax=ax)
 
     @classmethod
+    def from_transformer(cls, transformer: Any, network: Any, *, singular: int = 0, ax: Any = None) -> AlignmentDisplay:
+        """Analyse one network with a GradientAlignmentAnalyzer and draw its alignment by prefix.
+
+        Parameters
+        ----------
+        transformer : GradientAlignmentAnalyzer
+            Does the analysis; it need not be fitted.
+        network : torch module, fitted skorch net or fitted sklyap estimator
+            What is analysed.
+        singular : int, default=0
+            Which singular vector.
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+
+        Returns
+        -------
+        AlignmentDisplay
+        """
+        check_methods(transformer, "transformer", ["analyze", "analyze_training"])
+        return cls.from_result(transformer.analyze(network), singular=singular, ax=ax)
+
+    @classmethod
     def from_result(cls, result: AlignmentResult, *, singular: int = 0, ax: Any = None) -> AlignmentDisplay:
         """Draw one network's alignment with the gradients of the losses of prefixes, by their length.
 
@@ -156,7 +192,9 @@ class AlignmentDisplay(Display):
 
         # White is chance, red more and blue less, down to orthogonality; grey is what there is no gradient for.
         largest = np.nanmax(self.alignment, initial=1.5 * self.baseline)
-        norm = mpl.colors.TwoSlopeNorm(self.baseline, vmin=0, vmax=largest)
+        norm: Any = mpl.colors.Normalize(0, largest or 1.0)
+        if self.baseline > 0:
+            norm = mpl.colors.TwoSlopeNorm(self.baseline, vmin=0, vmax=largest)
         k = self.alignment.shape[1]
         extent = (-0.5, len(self.columns) - 0.5, k + 0.5, 0.5)
         image = ax.imshow(
@@ -202,10 +240,14 @@ class GradientEnergyDisplay(Display):
     """
 
     def __init__(self, energies: Any, sizes: Sequence[int], *, labels: Sequence[Any] | None = None) -> None:
-        self.energies = [np.asarray(energy, dtype=float) for energy in energies]
-        self.sizes = list(sizes)
-        check_length(self.sizes, "sizes", len(self.energies), "GradientEnergyDisplay")
-        self.labels = check_labels(labels, len(self.energies), "GradientEnergyDisplay")
+        who = type(self).__name__
+        check_dense(energies, "energies", caller=who)
+        self.energies = [check_array(energy, "energies", ("k",), who) for energy in energies]
+        check_length(check_instance(sizes, "sizes", Sized, caller=who), "sizes", len(self.energies), who)
+        self.sizes = [
+            check_int(N, "sizes", low=len(energy), caller=who) for N, energy in zip(sizes, self.energies, strict=True)
+        ]
+        self.labels = check_labels(labels, len(self.energies), who)
 
     @classmethod
     def from_results(
@@ -233,6 +275,59 @@ class GradientEnergyDisplay(Display):
         results = check_instances(results, "results", (AlignmentResult, LossGradient))
         return cls([r.energy for r in results], [r.tangent_size for r in results], labels=labels).plot(ax)
 
+    @classmethod
+    def from_transformer(
+        cls, transformer: Any, networks: Any, *, labels: Sequence[Any] | None = None, ax: Any = None
+    ) -> GradientEnergyDisplay:
+        """Analyse networks with a GradientAlignmentAnalyzer and draw the energy of each.
+
+        Parameters
+        ----------
+        transformer : GradientAlignmentAnalyzer
+            Does the analysis; it need not be fitted.
+        networks : sequence of networks
+            What is analysed.
+        labels : sequence of str, optional
+            A name for each, shown in a legend.
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+
+        Returns
+        -------
+        GradientEnergyDisplay
+        """
+        check_methods(transformer, "transformer", ["analyze", "analyze_training"])
+        networks = check_networks(networks, name="networks", caller=f"{cls.__name__}.from_transformer")
+        labels = check_labels(labels, len(networks), cls.__name__)
+        return cls.from_results([transformer.analyze(network) for network in networks], labels=labels, ax=ax)
+
+    @classmethod
+    def from_population(
+        cls, population: Any, transformer: Any, *, epochs: Any = ("last",), index: int = 0, ax: Any = None
+    ) -> GradientEnergyDisplay:
+        """Draw the energy of one network of a population at several epochs.
+
+        Parameters
+        ----------
+        population : NetworkPopulation
+            With snapshots at these epochs.
+        transformer : GradientAlignmentAnalyzer
+            Does the analysis.
+        epochs : iterable of numbers or "last", default=("last",)
+            When to look.
+        index : int, default=0
+            Which network of the population.
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+
+        Returns
+        -------
+        GradientEnergyDisplay
+        """
+        by_epoch = networks_through(population, epochs, index)
+        labels = [f"epoch {epoch}" for epoch in by_epoch]
+        return cls.from_transformer(transformer, list(by_epoch.values()), labels=labels, ax=ax)
+
     def _draw(self, ax: Any) -> None:
         colors = ordered_colors(len(self.energies))
         for i, (energy, N) in enumerate(zip(self.energies, self.sizes, strict=True)):
@@ -243,8 +338,8 @@ class GradientEnergyDisplay(Display):
                 markevery=max(1, len(q) // 12), label=label,
             )  # fmt: skip
         ax.plot([0, 1], [0, 1], color="0.5", linestyle=":", label="chance")
-        ax.set(xlabel="share of directions q / N", ylabel="share of gradient energy", xlim=(0, 1), ylim=(0, 1.02))
-        ax.legend()
+        ax.set(xlabel="share of directions q / N", ylabel="share of gradient energy", xlim=(0, 1.02), ylim=(0, 1.02))
+        legend(ax)
 
 
 def _column(alignment: np.ndarray, singular: int) -> np.ndarray:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sklyap.displays.base import Display, check_length
+from sklyap.displays.base import Display, check_array, check_names
 from sklyap.population import NetworkPopulation
-from sklyap.validation import check_choice, check_instance, check_methods
+from sklyap.validation import check_choice, check_instance, check_methods, check_real
 
 __all__ = ["LatentDisplay", "LossPredictorsDisplay"]
 
@@ -26,7 +26,7 @@ class LatentDisplay(Display):
     components : array-like of shape (n_networks, 2)
         The two leading principal components of the code.
     losses : array-like of shape (n_networks,)
-        Those up to the median are good.
+        Those up to the median are good; networks whose loss is NaN are drawn in grey.
     explained : array-like of shape (2,), optional
         Share of the variance that each component explains.
 
@@ -53,15 +53,10 @@ class LatentDisplay(Display):
     """
 
     def __init__(self, components: Any, losses: Any, *, explained: Any = None) -> None:
-        self.components = np.asarray(components, dtype=float)
-        self.losses = np.asarray(losses, dtype=float)
-        if self.components.ndim != 2 or self.components.shape[1] < 2:
-            raise ValueError(
-                "The 'components' parameter of LatentDisplay must have shape (n, 2). "
-                f"Got shape {self.components.shape} instead."
-            )
-        check_length(self.losses, "losses", len(self.components), "LatentDisplay")
-        self.explained = explained
+        who = type(self).__name__
+        self.components = check_array(components, "components", ("n_networks", 2), who)
+        self.losses = check_array(losses, "losses", (len(self.components),), who)
+        self.explained = check_array(explained, "explained", (2,), who, optional=True)
 
     @classmethod
     def from_estimator(cls, estimator: Any, X: Any, losses: Any, *, ax: Any = None) -> LatentDisplay:
@@ -112,9 +107,13 @@ class LatentDisplay(Display):
         return cls.from_estimator(estimator, population.networks(epoch), population.best_losses, ax=ax)
 
     def _draw(self, ax: Any) -> None:
-        good = self.losses <= np.median(self.losses)
-        groups = ((good, "loss up to the median", "tab:blue", "o"), (~good, "above", "tab:red", "^"))
-        for chosen, label, color, marker in groups:
+        known = ~np.isnan(self.losses)
+        median = np.median(self.losses[known]) if known.any() else np.nan
+        good = self.losses <= median
+        groups = ((good, "loss up to the median", "tab:blue", "o"), (known & ~good, "above", "tab:red", "^"))
+        for chosen, label, color, marker in (*groups, (~known, "no loss", "0.6", "x")):
+            if not chosen.any():
+                continue
             ax.scatter(*self.components[chosen, :2].T, s=22, alpha=0.7, color=color, marker=marker, label=label)
         share = ["", ""] if self.explained is None else [f" ({e:.0%} of variance)" for e in self.explained]
         ax.set(xlabel=f"first principal component{share[0]}", ylabel=f"second{share[1]}")
@@ -158,12 +157,13 @@ class LossPredictorsDisplay(Display):
         label: str = "R²",
         lower: float = _FAR_OFF,
     ) -> None:
-        self.names = [str(name) for name in names]
-        self.scores, self.low, self.high = (np.asarray(values, dtype=float) for values in (scores, low, high))
-        for name, values in (("scores", self.scores), ("low", self.low), ("high", self.high)):
-            check_length(values, name, len(self.names), "LossPredictorsDisplay")
-        self.label = label
-        self.lower = lower
+        who = type(self).__name__
+        self.names = check_names(names, "names", who)
+        shape = (len(self.names),)
+        self.scores = check_array(scores, "scores", shape, who)
+        self.low, self.high = check_array(low, "low", shape, who), check_array(high, "high", shape, who)
+        self.label = check_instance(label, "label", str, caller=who)
+        self.lower = check_real(lower, "lower", caller=who)
 
     @classmethod
     def from_table(cls, table: Any, *, measure: str = "r2", ax: Any = None) -> LossPredictorsDisplay:

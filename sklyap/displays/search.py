@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from sklyap.displays.base import MARKERS, Display
-from sklyap.validation import check_choice, check_instance, check_methods
+from sklyap.displays.base import MARKERS, Display, check_array, legend, plain_log, whole_ticks
+from sklyap.validation import check_choice, check_dense, check_instance, check_methods, check_real
 
 __all__ = ["RegretDisplay", "SearchDisplay"]
+
+_SPENT = ("epochs", "cost", "seconds")
 
 
 class SearchDisplay(Display):
@@ -51,10 +53,18 @@ class SearchDisplay(Display):
         high: Any = None,
         kind: str = "losses",
     ) -> None:
-        self.curves = [np.asarray(curve, dtype=float) for curve in curves]
-        self.rungs = list(rungs)
-        self.predicted, self.low, self.high = predicted, low, high
-        self.kind = check_choice(kind, "kind", ("losses", "predictions"), caller="SearchDisplay")
+        who = type(self).__name__
+        check_dense(curves, "curves", caller=who)
+        self.curves = [check_array(curve, "curves", ("n_epochs",), who) for curve in curves]
+        if not self.curves:
+            raise ValueError(f"The 'curves' parameter of {who} must hold a curve for each candidate. Got none.")
+        rungs = check_instance(rungs, "rungs", Iterable, caller=who)
+        self.rungs = [check_real(rung, "rungs", low=0, caller=who) for rung in rungs]
+        self.predicted, self.low, self.high = (
+            check_array(values, name, (len(self.curves),), who, optional=True)
+            for name, values in (("predicted", predicted), ("low", low), ("high", high))
+        )
+        self.kind = check_choice(kind, "kind", ("losses", "predictions"), caller=who)
 
     @classmethod
     def from_search(cls, search: Any, *, kind: str = "losses", ax: Any = None) -> SearchDisplay:
@@ -90,7 +100,7 @@ class SearchDisplay(Display):
 
     def _draw_losses(self, ax: Any) -> None:
         longest = max(map(len, self.curves))
-        best = int(np.argmin([curve.min() for curve in self.curves]))
+        best = int(np.argmin(self._lowest()))
         for i, curve in enumerate(self.curves):
             finished = len(curve) == longest
             color = "tab:red" if i == best else "tab:blue" if finished else "0.7"
@@ -102,16 +112,25 @@ class SearchDisplay(Display):
             ax.axvline(rung, color="0.85", linewidth=1, zorder=1)
         labels = (("stopped", "0.7", "x"), ("finished", "tab:blue", "o"), ("best", "tab:red", "*"))
         ax.legend(handles=[ax.plot([], [], color=c, marker=marker, label=label)[0] for label, c, marker in labels])
-        ax.set(xlabel="epoch", ylabel="validation loss", yscale="log")
+        ax.set(xlabel="epoch", ylabel="validation loss")
+        whole_ticks(ax.xaxis)
+        if all((curve[np.isfinite(curve)] > 0).all() for curve in self.curves):
+            ax.set_yscale("log")
+            plain_log(ax.yaxis)
+
+    def _lowest(self) -> np.ndarray:
+        """Return the lowest loss of each candidate; infinity for one that has none."""
+        return np.array([np.min(curve, where=~np.isnan(curve), initial=np.inf) for curve in self.curves])
 
     def _draw_predictions(self, ax: Any) -> None:
         longest = max(map(len, self.curves))
-        final = np.array([curve.min() for curve in self.curves])
+        final = self._lowest()
         finished = np.array([len(curve) == longest for curve in self.curves])
         known = np.zeros(len(final), dtype=bool)
         if self.predicted is not None:
-            predicted, low, high = (np.asarray(v, dtype=float) for v in (self.predicted, self.low, self.high))
-            known = np.isfinite(predicted)
+            predicted = self.predicted
+            low, high = (predicted if end is None else end for end in (self.low, self.high))
+            known = np.isfinite(predicted) & np.isfinite(final)
         if not known.any():
             raise ValueError("This search has predicted nothing; kind='predictions' needs promote_by='predictor'.")
         groups = ((known & ~finished, "stopped", "0.5", "x"), (known & finished, "finished", "tab:blue", "o"))
@@ -120,7 +139,10 @@ class SearchDisplay(Display):
             ax.plot(final[chosen], predicted[chosen], marker, markersize=5, color=color, label=label)
         ends = [final[known].min(), final[known].max()]
         ax.plot(ends, ends, color="0.5", linewidth=1, linestyle="--")
-        ax.set(xlabel="lowest validation loss", ylabel="predicted final loss", xscale="log", yscale="log")
+        ax.set(xlabel="lowest validation loss", ylabel="predicted final loss")
+        if min(*ends, np.nanmin(predicted[known]), np.nanmin(low[known])) > 0:
+            ax.set(xscale="log", yscale="log")
+            plain_log(ax.xaxis, ax.yaxis)
         ax.legend()
 
 
@@ -131,8 +153,8 @@ class RegretDisplay(Display):
     ----------
     table : DataFrame
         From :meth:`~sklyap.search.ReplayResult.curve`.
-    against : {"epochs", "seconds"}, default="epochs"
-        What was spent.
+    against : {"epochs", "cost", "seconds"}, default="epochs"
+        What was spent: epochs, epochs and spectra, or recorded seconds.
 
     Attributes
     ----------
@@ -149,8 +171,13 @@ class RegretDisplay(Display):
     """
 
     def __init__(self, table: Any, *, against: str = "epochs") -> None:
-        self.table = check_instance(table, "table", pd.DataFrame, caller="RegretDisplay")
-        self.against = check_choice(against, "against", ("epochs", "cost", "seconds"), caller="RegretDisplay")
+        who = type(self).__name__
+        self.table = check_instance(table, "table", pd.DataFrame, caller=who)
+        self.against = check_choice(against, "against", _SPENT, caller=who)
+        missing = [name for name in ("policy", self.against, "regret", "low", "high") if name not in table]
+        if missing or not len(table):
+            got = f"without {', '.join(map(repr, missing))}" if missing else "without rows"
+            raise ValueError(f"The 'table' parameter of {who} must be one of ReplayResult.curve. Got one {got}.")
 
     @classmethod
     def from_replay(cls, result: Any, *, against: str = "epochs", ax: Any = None) -> RegretDisplay:
@@ -160,7 +187,7 @@ class RegretDisplay(Display):
         ----------
         result : ReplayResult
             Of one policy or several.
-        against : {"epochs", "seconds"}, default="epochs"
+        against : {"epochs", "cost", "seconds"}, default="epochs"
             What was spent.
         ax : matplotlib Axes, optional
             Where to draw; a new figure by default.
@@ -172,6 +199,43 @@ class RegretDisplay(Display):
         check_methods(result, "result", ["curve"], caller="RegretDisplay.from_replay")
         return cls(result.curve(), against=against).plot(ax)
 
+    @classmethod
+    def from_population(
+        cls,
+        population: Any,
+        policy: Any,
+        sequences: Any = None,
+        *,
+        against: str = "epochs",
+        ax: Any = None,
+        **options: Any,
+    ) -> RegretDisplay:
+        """Replay searches on a population and draw their regret.
+
+        Parameters
+        ----------
+        population : NetworkPopulation
+            Trained to the end.
+        policy : str, Policy, list or dict of these
+            As in :func:`~sklyap.replay_search`.
+        sequences : array-like of shape (n_sequences, n_steps, n_inputs), optional
+            What drives the networks for their spectra.
+        against : {"epochs", "cost", "seconds"}, default="epochs"
+            What was spent.
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+        **options
+            Of :func:`~sklyap.replay_search`.
+
+        Returns
+        -------
+        RegretDisplay
+        """
+        from sklyap.search import replay_search
+
+        check_choice(against, "against", _SPENT, caller=f"{cls.__name__}.from_population")
+        return cls.from_replay(replay_search(population, policy, sequences, **options), against=against, ax=ax)
+
     def _draw(self, ax: Any) -> None:
         for i, (policy, rows) in enumerate(self.table.groupby("policy", sort=False)):
             spent, marker = rows[self.against].to_numpy(), MARKERS[i % len(MARKERS)]
@@ -179,4 +243,5 @@ class RegretDisplay(Display):
             ax.fill_between(spent, rows["low"], rows["high"], color=line.get_color(), alpha=0.15, linewidth=0)
         label = "epochs spent, spectra included" if self.against == "cost" else f"{self.against} spent"
         ax.set(xlabel=label, ylabel="mean regret (ln loss)", xscale="log")
-        ax.legend()
+        plain_log(ax.xaxis)
+        legend(ax)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from sklyap.displays.base import Display
-from sklyap.sensitivity import SensitivityResult
+from sklyap.displays.base import Display, check_array, whole_ticks
+from sklyap.sensitivity import SensitivityResult, input_sensitivity
 from sklyap.validation import check_choice, check_dense, check_instance, check_int
 
 __all__ = ["SensitivityDisplay", "SensitivitySweepDisplay"]
@@ -53,11 +53,15 @@ class SensitivityDisplay(Display):
         score_label: str = "expansion (nats)",
         effect_label: str = "change of the loss",
     ) -> None:
-        sequence = np.asarray(sequence, dtype=float)
+        who = type(self).__name__
+        check_dense(sequence, "sequence", caller=who, filled=True)
+        inputs = ("n_inputs",) if np.ndim(sequence) > 1 else ()
+        sequence = check_array(sequence, "sequence", ("n_steps", *inputs), who)
         self.sequence = sequence.reshape(len(sequence), -1)
-        self.score = np.asarray(score, dtype=float)
-        self.effect = None if effect is None else np.asarray(effect, dtype=float)
-        self.score_label, self.effect_label = score_label, effect_label
+        self.score = check_array(score, "score", (len(sequence),), who)
+        self.effect = check_array(effect, "effect", (len(sequence),), who, optional=True)
+        self.score_label = check_instance(score_label, "score_label", str, caller=who)
+        self.effect_label = check_instance(effect_label, "effect_label", str, caller=who)
 
     @classmethod
     def from_result(
@@ -91,6 +95,45 @@ class SensitivityDisplay(Display):
         one = None if by_step is None else by_step[index]
         return cls(np.asarray(sequences)[index], result.score[index], one, **labels).plot(ax)
 
+    @classmethod
+    def from_estimator(
+        cls,
+        network: Any,
+        sequences: Any,
+        targets: Any,
+        *,
+        index: int = 0,
+        effect: str = "loss",
+        ax: Any = None,
+        **options: Any,
+    ) -> SensitivityDisplay:
+        """Measure the sensitivity of a network and draw one of the sequences, with the effect of each step alone.
+
+        Parameters
+        ----------
+        network : torch module, fitted skorch net or fitted sklyap estimator
+            What is perturbed at its inputs.
+        sequences : array-like of shape (n_sequences, n_steps, n_inputs), or tokens (n_sequences, n_steps)
+            The inputs that are perturbed.
+        targets : array-like of shape (n_sequences, ...)
+            What the network should answer.
+        index : int, default=0
+            Which of the sequences to draw.
+        effect : {"loss", "output"}, default="loss"
+            What a perturbation changes.
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+        **options
+            Of :func:`~sklyap.input_sensitivity`.
+
+        Returns
+        -------
+        SensitivityDisplay
+        """
+        check_choice(effect, "effect", ["loss", "output"])
+        result = input_sensitivity(network, sequences, targets, **{"every_step": True, **options})
+        return cls.from_result(result, sequences, index=index, effect=effect, ax=ax)
+
     def _draw(self, ax: Any) -> None:
         T, width = self.sequence.shape
         steps = np.arange(1, T + 1)
@@ -105,14 +148,15 @@ class SensitivityDisplay(Display):
         ax.patch.set_visible(False)
         every = max(1, T // 20)
         style = {"color": "tab:blue", "marker": "o", "markersize": 4, "markevery": every}
-        lines = ax.plot(steps, self.score, label=self.score_label, **style)
-        ax.set(xlabel="step", ylabel=self.score_label, xlim=(0.5, T + 0.5))
+        ax.plot(steps, self.score, label=self.score_label, **style)
+        ax.set(xlabel="step", xlim=(0.5, T + 0.5))
+        ax.set_ylabel(f"● {self.score_label}", color="tab:blue")  # a legend would hide what lies beneath
         if self.effect is not None:
             right = ax.twinx()
             style = {"color": "tab:red", "marker": "^", "markersize": 4, "markevery": every, "linestyle": "--"}
-            lines += right.plot(steps, self.effect, label=self.effect_label, **style)
-            right.set_ylabel(self.effect_label)
-        ax.legend(lines, [line.get_label() for line in lines])
+            right.plot(steps, self.effect, label=self.effect_label, **style)
+            right.set_ylabel(f"▲ {self.effect_label}", color="tab:red")
+        whole_ticks(ax.xaxis)
 
 
 class SensitivitySweepDisplay(Display):
@@ -165,13 +209,44 @@ class SensitivitySweepDisplay(Display):
         """
         return cls(result, effect=effect).plot(ax)
 
+    @classmethod
+    def from_estimator(
+        cls, network: Any, sequences: Any, targets: Any, *, effect: str = "loss", ax: Any = None, **options: Any
+    ) -> SensitivitySweepDisplay:
+        """Measure the sensitivity of a network and draw the means over sequences.
+
+        Parameters
+        ----------
+        network : torch module, fitted skorch net or fitted sklyap estimator
+            What is perturbed at its inputs.
+        sequences : array-like of shape (n_sequences, n_steps, n_inputs), or tokens (n_sequences, n_steps)
+            The inputs that are perturbed.
+        targets : array-like of shape (n_sequences, ...)
+            What the network should answer.
+        effect : {"loss", "output"}, default="loss"
+            What a perturbation changes.
+        ax : matplotlib Axes, optional
+            Where to draw; a new figure by default.
+        **options
+            Of :func:`~sklyap.input_sensitivity`.
+
+        Returns
+        -------
+        SensitivitySweepDisplay
+        """
+        check_choice(effect, "effect", ["loss", "output"])
+        return cls.from_result(input_sensitivity(network, sequences, targets, **options), effect=effect, ax=ax)
+
     def _draw(self, ax: Any) -> None:
         effect, k = getattr(self.result, self.effect), self.result.n_steps
         random = effect.random.mean((0, 1))
         for name, color, marker in (("largest", "tab:red", "^"), ("smallest", "tab:blue", "v")):
             comparison = getattr(effect, f"{name}_against_random")
             ax.plot(k, random + comparison.difference, color=color, marker=marker, label=f"{name} {self.result.by}")
-            ax.fill_between(k, *(random + comparison.interval), color=color, alpha=0.2, linewidth=0)
+            ends = random + comparison.interval
+            ax.fill_between(k, *ends, color=color, alpha=0.2, linewidth=0)
+            if len(k) == 1:  # there is no band
+                ax.vlines(k, *ends, color=color, alpha=0.5)
         ax.plot(k, random, color="0.4", marker="o", linestyle="--", label="random steps")
         ax.set_xscale("log", base=2)
         ax.set_xticks(k, [str(number) for number in k])

@@ -6,8 +6,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from sklearn.base import clone
 
-from sklyap.displays.base import MARKERS, UNITS, Display, band, check_labels, check_length, ordered_colors, zero_line
+from sklyap.displays.base import (
+    MARKERS,
+    UNITS,
+    Display,
+    band,
+    check_array,
+    check_labels,
+    check_length,
+    legend,
+    ordered_colors,
+    zero_line,
+)
 from sklyap.lyapunov import LyapunovResult
 from sklyap.population import NetworkPopulation
 from sklyap.validation import check_choice, check_dense, check_instance, check_instances, check_methods
@@ -30,7 +42,7 @@ class SpectrumDisplay(Display):
     labels : sequence of str, optional
         A name for each spectrum, shown in a legend, with a marker of its own.
     color : array-like of shape (n_networks,), optional
-        A number for each network (its loss, say), shown as colour.
+        A number for each network (its loss, say), shown as colour; grey where it is not finite.
     color_label : str, optional
         What `color` is.
     unit : str, default="nats"
@@ -73,23 +85,28 @@ class SpectrumDisplay(Display):
         unit: str = "nats",
         per: str = "step",
     ) -> None:
-        check_dense(spectra, "spectra", caller="SpectrumDisplay")
-        self.spectra = [np.asarray(s, dtype=float) for s in spectra]
-        if not self.spectra or any(s.ndim != 1 or not len(s) for s in self.spectra):
-            raise ValueError("The 'spectra' parameter of SpectrumDisplay must hold spectra, one at least, each 1-D.")
-        self.standard_error = None if standard_error is None else [np.asarray(e, dtype=float) for e in standard_error]
-        if self.standard_error is not None:
-            check_length(self.standard_error, "standard_error", len(self.spectra), "SpectrumDisplay")
-        self.labels = check_labels(labels, len(self.spectra), "SpectrumDisplay")
-        self.color = None if color is None else np.asarray(color, dtype=float)
-        if self.color is not None and self.color.shape != (len(self.spectra),):
-            raise ValueError(
-                f"The 'color' parameter of SpectrumDisplay must have shape ({len(self.spectra)},), one number for each "
-                f"spectrum. Got shape {self.color.shape} instead."
-            )
-        self.color_label = color_label
-        self.unit = check_choice(unit, "unit", UNITS, caller="SpectrumDisplay")
-        self.per = per
+        who = type(self).__name__
+        check_dense(spectra, "spectra", caller=who)
+        self.spectra = [check_array(spectrum, "spectra", ("n_exponents",), who) for spectrum in spectra]
+        if not self.spectra:
+            raise ValueError(f"The 'spectra' parameter of {who} must hold one spectrum at least. Got none.")
+        self.standard_error = self._errors(standard_error, who)
+        self.labels = check_labels(labels, len(self.spectra), who)
+        self.color = check_array(color, "color", (len(self.spectra),), who, optional=True)
+        self.color_label = check_instance(color_label, "color_label", (str, type(None)), caller=who)
+        self.unit = check_choice(unit, "unit", UNITS, caller=who)
+        self.per = check_instance(per, "per", str, caller=who)
+
+    def _errors(self, given: Any, who: str) -> list[np.ndarray] | None:
+        """Return a standard error for each exponent of each spectrum."""
+        if given is None:
+            return None
+        check_dense(given, "standard_error", caller=who)
+        check_length(given, "standard_error", len(self.spectra), who)
+        return [
+            check_array(error, "standard_error", spectrum.shape, who)
+            for error, spectrum in zip(given, self.spectra, strict=True)
+        ]
 
     @classmethod
     def from_results(
@@ -125,13 +142,17 @@ class SpectrumDisplay(Display):
         return cls([r.exponents for r in results], standard_error=errors, unit=unit, per=per, **options).plot(ax)
 
     @classmethod
-    def from_transformer(cls, transformer: Any, *, ax: Any = None, **options: Any) -> SpectrumDisplay:
-        """Draw what a LyapunovSpectrumTransformer computed last, each network with its own spectrum.
+    def from_transformer(
+        cls, transformer: Any, networks: Any = None, *, ax: Any = None, **options: Any
+    ) -> SpectrumDisplay:
+        """Draw the spectra of networks, each with its own, or what a transformer computed last.
 
         Parameters
         ----------
         transformer : LyapunovSpectrumTransformer
-            After `transform`.
+            Computes the spectra of `networks`, and is left as it is; without them, after `transform`.
+        networks : sequence of networks, optional
+            What is analysed.
         ax : matplotlib Axes, optional
             Where to draw; a new figure by default.
         **options
@@ -142,6 +163,10 @@ class SpectrumDisplay(Display):
         -------
         SpectrumDisplay
         """
+        if networks is not None:
+            check_methods(transformer, "transformer", ["fit_transform"])
+            transformer = clone(transformer)
+            transformer.fit_transform(networks)
         check_methods(transformer, "transformer", ["results_"])
         results = transformer.results_
         there = [i for i, result in enumerate(results) if result is not None]
@@ -174,18 +199,15 @@ class SpectrumDisplay(Display):
         -------
         SpectrumDisplay
         """
-        from sklearn.base import clone
-
         check_instance(population, "population", NetworkPopulation)
         check_methods(transformer, "transformer", ["fit_transform"])
-        transformer = clone(transformer)
-        transformer.fit_transform(population.networks(epoch))
+        networks = population.networks(epoch)
         if options.get("color") is None:
             losses = np.asarray(population.best_losses)
             positive = bool((losses > 0).all())
             options["color"] = np.log(losses) if positive else losses
             options.setdefault("color_label", "ln lowest loss" if positive else "lowest loss")
-        return cls.from_transformer(transformer, ax=ax, **options)
+        return cls.from_transformer(transformer, networks, ax=ax, **options)
 
     def _draw(self, ax: Any) -> None:
         for i, (spectrum, color) in enumerate(zip(self.spectra, self._colors(ax), strict=True)):
@@ -203,15 +225,16 @@ class SpectrumDisplay(Display):
         zero_line(ax)
         ax.set(xlabel="relative index i / (N − 1)", ylabel=f"Lyapunov exponent ({self.unit} per {self.per})")
         if self.labels is not None:
-            ax.legend()
+            legend(ax)
 
     def _colors(self, ax: Any) -> list[Any]:
         if self.color is None:
             return ordered_colors(len(self.spectra)) if self.labels is not None else [None] * len(self.spectra)
         import matplotlib as mpl
 
-        norm = mpl.colors.Normalize(np.nanmin(self.color), np.nanmax(self.color))
-        visible = mpl.colors.ListedColormap(mpl.colormaps["viridis"](np.linspace(0, 0.92, 256)))  # on white
-        palette = mpl.cm.ScalarMappable(norm, visible)
+        known = self.color[np.isfinite(self.color)]
+        norm = mpl.colors.Normalize(*((known.min(), known.max()) if len(known) else (0, 1)))
+        on_white = mpl.colors.ListedColormap(mpl.colormaps["viridis"](np.linspace(0, 0.92, 256)))
+        palette = mpl.cm.ScalarMappable(norm, on_white.with_extremes(bad="0.7"))
         ax.figure.colorbar(palette, ax=ax, label=self.color_label)
-        return list(palette.to_rgba(self.color))
+        return list(palette.to_rgba(np.ma.masked_invalid(self.color)))

@@ -227,12 +227,42 @@ class LyapunovSpectrumTransformer(NetworkTransformer):
         """Return one network's row."""
         check_is_fitted(self)
         cell, drive = self._prepare(network)
-        settings = self._settings()
+        settings = self._settings(self.n_exponents_)
         if self._is_bound:
             settings["n_exponents"] = min(self.n_exponents_, tangent_size(cell, self.state))
         result = lyapunov_spectrum(cell, drive, **settings)
         self._warn_of_padding([len(result.exponents)], stacklevel=4)
         return self._row(result)
+
+    @outside_inference_mode
+    def analyze(self, network: Any, *, return_local: bool = False) -> LyapunovResult:
+        """Compute one network's spectrum, with the sequences and settings of this transformer.
+
+        Parameters
+        ----------
+        network : torch module, fitted skorch net or fitted sklyap estimator
+            What is analysed. It is not changed.
+        return_local : bool, default=False
+            Whether the result holds growth at every step.
+
+        Returns
+        -------
+        LyapunovResult
+            In nats per step, and never from the cache; all exponents of a network that has fewer than `n_exponents`,
+            and with ``align="interpolate"``.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from sklyap import LyapunovSpectrumTransformer
+        >>> transformer = LyapunovSpectrumTransformer(torch.zeros(2, 30, 3), n_exponents=4, warmup=10)
+        >>> transformer.analyze(torch.nn.GRU(3, 8), return_local=True).local.shape
+        (2, 20, 4)
+        """
+        self.check_parameters()
+        cell, drive = self._prepare(network)
+        k = None if self.n_exponents is None else min(self.n_exponents, tangent_size(cell, self.state))
+        return lyapunov_spectrum(cell, drive, **self._settings(k), return_local=return_local)
 
     def _attempts(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
         """Return ``function(item)``, or a Failure, for each item, in this process."""
@@ -272,7 +302,7 @@ class LyapunovSpectrumTransformer(NetworkTransformer):
 
     def _spectra(self, prepared: list[SpectrumTask | Failure]) -> np.ndarray:
         """Compute the spectra of cells with their drives; set `results_`."""
-        settings = self._settings()
+        settings = self._settings(self.n_exponents_)
         prepared = self._attempts(partial(_checked_settings, settings, self._is_bound), prepared)
         done = self._run(prepared, settings)
         results = [task if isinstance(task, Failure) else done[i] for i, task in enumerate(prepared)]
@@ -330,10 +360,10 @@ class LyapunovSpectrumTransformer(NetworkTransformer):
         """Whether the number of columns is one that was learned, which smaller networks need not reach."""
         return self.align == "truncate" and self.n_exponents is None
 
-    def _settings(self) -> dict[str, Any]:
-        """Return what lyapunov_spectrum is called with, beside network and sequences."""
+    def _settings(self, n_exponents: int | None) -> dict[str, Any]:
+        """Return what lyapunov_spectrum is called with, beside network and sequences; interpolation needs them all."""
         return {
-            "n_exponents": self.n_exponents_ if self.align == "truncate" else None,
+            "n_exponents": n_exponents if self.align == "truncate" else None,
             "warmup": self.warmup,
             "qr_interval": self.qr_interval,
             "orthonormalizer": self.orthonormalizer,

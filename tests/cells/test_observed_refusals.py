@@ -1,6 +1,7 @@
 """Networks whose recurrent layer is not their step are refused, with what to do."""
 
 import types
+import warnings
 
 import numpy as np
 import pytest
@@ -216,14 +217,16 @@ def test_sequences_one_by_one_are_refused(x):
 
 def test_quantised_layers_are_refused(x):
     net = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.LSTM(WIDTH, H))
-    with pytest.warns(DeprecationWarning):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of newer torch alone
         net = torch.ao.quantization.quantize_dynamic(net, {nn.LSTM}, dtype=torch.qint8)
     with pytest.raises(ValueError, match="a Sequential with a quantised LSTM"):
         lyapunov_spectrum(net, x)
 
 
 def test_modules_without_python_code_are_refused(x):
-    with pytest.warns(DeprecationWarning):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of newer torch alone
         scripted = torch.jit.script(gru())
         holds = nn.Sequential(nn.Linear(3, 3), scripted)
     for net, message in ((scripted, "scripted or traced GRU, which hides"), (holds, "a Sequential with a scripted")):
