@@ -57,18 +57,27 @@ SETTINGS = [  # (exponents, align, sequences, dtype)
     (4, "truncate", 4, "float32"),
 ]
 SETTINGS_NETWORKS = 120
-BUDGETS = (0.03, 0.05, 0.1, 0.2, 0.3)
+BUDGETS = (0.03, 0.05, 0.1, 0.2)
+SECONDS = (0.05, 0.1, 0.2)
 POLICIES = [
     "random",
     "halving",
     "extrapolation",
     "hyperband",
     "predictor",
+    "predictor without finalists",
     "predictor without spectrum",
     "predictor without hyperparameters",
     "predictor, spectrum alone",
     "predictor without prior",
 ]
+LOOKING = [policy for policy in POLICIES if policy.startswith("predictor") and policy != "predictor without spectrum"]
+DRAWN = ["random", "halving", "hyperband", "predictor", "predictor without spectrum", "predictor, spectrum alone"]
+COUNTED = {
+    "epochs": "epochs of training all, spectra not counted",
+    "cost": "epochs of training all, spectra counted",
+    "seconds": "recorded seconds of training all, spectra counted",
+}
 
 
 def permuted_mnist(side, n_samples=2000):
@@ -126,9 +135,10 @@ def study(name, options):
     curves = {}
     for unit in ("epochs", "cost"):
         start = time.perf_counter()
+        policies = [p for p in options.policies if unit == "epochs" or p in LOOKING]
         result = replay_search(
             searched,
-            options.policies,
+            policies,
             probes(tasks[0]),
             prior=(prior, probes(tasks[1])),
             budgets=BUDGETS,
@@ -138,23 +148,48 @@ def study(name, options):
             transformer=LyapunovSpectrumTransformer(**SPECTRA, memory=str(Path(options.output) / "cache")),
             random_state=0,
         )
-        curves[unit] = result.curve().assign(study=name, budget_in=unit)
+        curve = result.curve()
+        if unit == "cost":  # who looks at no spectra does the same again
+            others = curves["epochs"].drop(columns=["study", "budget_in"])
+            curve = pd.concat([others[~others["policy"].isin(policies)], curve], ignore_index=True)
+        curves[unit] = curve.assign(study=name, budget_in=unit)
         print(f"\n{name}: {len(searched)} networks ({result.n_candidates} in each search), losses {losses.min():.4g} … "
               f"{np.median(losses):.4g} … {losses.max():.4g}; prior of {len(prior)}; a spectrum costs {price:.2f} "
               f"epochs; {options.repeats} repetitions, {time.perf_counter() - start:.0f} s")  # fmt: skip
-        show(curves[unit], unit, options.policies)
+        show(curves[unit], COUNTED[unit], options.policies)
+    all_seconds = result.n_candidates * np.mean([np.sum(record.history["dur"]) for record in searched.records])
+    curves["seconds"] = at_equal_seconds(curves["cost"], all_seconds).assign(study=name, budget_in="seconds")
+    print(f"\n{name}: training all candidates took {all_seconds:.0f} s on average")
+    show(curves["seconds"], COUNTED["seconds"], options.policies)
     draw(curves, name, options)
     return pd.concat(curves.values(), ignore_index=True)
+
+
+def at_equal_seconds(curve, all_seconds):
+    """Return what each policy finds for equal shares of the recorded seconds, those of its spectra included.
+
+    A search that spends one of two budgets by chance spends a mean of their seconds and has the same mean of their
+    regrets: between two budgets, the curve is a straight line.
+    """
+    rows = []
+    for policy, group in curve.groupby("policy", sort=False):
+        group = group.sort_values("seconds")
+        spent = group["seconds"].to_numpy() / all_seconds
+        for share in SECONDS:
+            within = spent[0] <= share <= spent[-1]
+            row = {name: np.interp(share, spent, group[name]) if within else np.nan
+                   for name in ("epochs", "cost", "seconds", "spectra", "regret", "low", "high", "solved")}  # fmt: skip
+            rows.append({"policy": policy, "budget": share, **row})
+    return pd.DataFrame(rows)
 
 
 def show(curve, unit, policies):
     """Print a table: mean regret, half its 95 % interval, share solved; by policy and budget."""
     cells = curve.assign(
-        cell=[f"{r:.2f} ± {(h - low) / 2:.2f} ({100 * s:.0f} %)"
+        cell=["–" if np.isnan(r) else f"{r:.2f} ± {(h - low) / 2:.2f} ({100 * s:.0f} %)"
               for r, low, h, s in curve[["regret", "low", "high", "solved"]].to_numpy()]
     )  # fmt: skip
-    counted = "spectra are counted" if unit == "cost" else "spectra are not counted"
-    print(f"budgets are shares of the epochs of training all; {counted}")
+    print(f"budgets are shares of the {unit}")
     table = cells.pivot(index="policy", columns="budget", values="cell").loc[policies]
     print("| policy | " + " | ".join(f"{100 * budget:g} %" for budget in table.columns) + " |")
     print("|---" * (len(table.columns) + 1) + "|")
@@ -163,13 +198,13 @@ def show(curve, unit, policies):
 
 
 def draw(curves, name, options):
-    """Save regret against epochs of training, and against the same with the spectra counted."""
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained", sharey=True)
-    for ax, (unit, curve) in zip(axes, curves.items(), strict=True):
-        shown = curve[~curve["policy"].isin(["extrapolation", "predictor without prior"])]
-        RegretDisplay(shown, against=unit).plot(ax)
-        ax.set_title(name)
-    figure.savefig(Path(options.output) / f"regret_{name.replace(', ', '_').replace(' ', '_')}.png", dpi=120)
+    """Save regret against epochs of training, against the same with the spectra counted, and against seconds."""
+    figure, axes = plt.subplots(1, 3, figsize=(15, 4.4), layout="constrained", sharey=True)
+    panels = [("epochs", curves["epochs"]), ("cost", curves["cost"]), ("seconds", curves["cost"])]
+    for ax, (against, curve) in zip(axes, panels, strict=True):
+        RegretDisplay(curve[curve["policy"].isin(DRAWN)], against=against).plot(ax)
+    axes[0].set_title(name)
+    figure.savefig(Path(options.output) / f"regret_{name.replace(', ', '_').replace(' ', '_')}.png", dpi=110)
     plt.close(figure)
 
 

@@ -136,6 +136,7 @@ class Belief:
         self.on_networks = takes_networks(self.model)
         self._rungs: dict[int, _Rung] = {}
         self._worth: dict[int, float] = {}
+        self._worth_of_belief: dict[int, float] = {}
         self._correlations: dict[tuple[int, int, str], float] = {}
 
     @property
@@ -237,6 +238,19 @@ class Belief:
             correlations = [rank_correlation(log_loss(now), log_loss(end)) for now, end in pairs]
             self._worth[epoch] = max(float(np.mean(correlations)), 0.0) if pairs else 1.0
         return self._worth[epoch]
+
+    def worth(self, epoch: int) -> float:
+        """Return how well the belief at `epoch` ranks final losses in the priors, out of fold; 0 without priors."""
+        if not self.priors:
+            return 0.0
+        if epoch not in self._worth_of_belief:
+            self._worth_of_belief[epoch] = self._ranking_of_belief(self.rung(epoch))
+        return self._worth_of_belief[epoch]
+
+    def _ranking_of_belief(self, rung: _Rung) -> float:
+        y = np.concatenate([standardised(log_loss(prior.best())) for prior in self.priors])
+        score = np.sum([rung.weights[name] * standardised(values) for name, values in rung.said.items()], axis=0)
+        return rank_correlation(score, y)
 
     def _learn(self, epoch: int) -> _Rung:
         models: dict[str, tuple[tuple[str, ...], Any]] = {}

@@ -112,8 +112,9 @@ class Knowledge:
         columns = np.hstack(blocks)
         gaps = np.isnan(columns)
         if gaps.any():
-            known = np.ma.median(np.ma.masked_array(columns, gaps), axis=0).filled(0.0)
-            columns[gaps] = np.broadcast_to(known, columns.shape)[gaps]
+            for j in np.flatnonzero(gaps.any(axis=0)):
+                known = columns[~gaps[:, j], j]
+                columns[gaps[:, j], j] = np.median(known) if len(known) else 0.0
         return columns
 
     @cached_property

@@ -26,9 +26,13 @@ class PredictorPolicy(HalvingPolicy):
 
     With a prior, more candidates are drawn than are trained: their spectra are looked at first. At every rung a share
     of the seats goes by the loss so far alone (by chance, before there is a loss), so that a belief that is wrong is
-    found out and the search recovers. Where the belief, or the loss, has ranked the losses at the next rung better than
-    the other in this search, by more than a standard error, it has all the seats. A candidate whose loss at the next
-    rung says little of the end, in the priors, counts as less than one.
+    found out and the search recovers. Another share of the epochs finishes the candidates that the belief ranks first
+    untrained, whatever their losses on the way: the finalists. There are none where in the priors the loss after the
+    first rung ranks final losses better than the belief before it.
+
+    Where the belief, or the loss, has ranked the losses at the next rung better than the other in this search, by more
+    than a standard error, it has all the seats; if it is the loss, those of the finalists too. A candidate whose loss
+    at the next rung says little of the end, in the priors, counts as less than one.
 
     What the loss at a rung was, given what was known a rung before, is learnt on the way and joins the belief, weighed
     by how well it predicts candidates left out.
@@ -46,6 +50,8 @@ class PredictorPolicy(HalvingPolicy):
     loss_share : float, default=0.5
         Share of the seats that the loss so far, or chance, decides as long as neither it nor the belief has been
         better; with 1 it decides nearly all of them until the belief has.
+    finalist_share : float, default=1/3
+        Share of the epochs that finishes the finalists, rounded down to whole candidates; the fewer candidates climb.
     spectrum_epochs : float, default=0.0
         What a spectrum costs, in epochs of training, where the `budget` has to pay for spectra too.
 
@@ -68,6 +74,7 @@ class PredictorPolicy(HalvingPolicy):
         n_screened: int | None = None,
         n_labelled: int = 0,
         loss_share: float = 0.5,
+        finalist_share: float = 1 / 3,
         factor: float = 3,
         min_epochs: int = 1,
         budget: float | None = None,
@@ -78,6 +85,7 @@ class PredictorPolicy(HalvingPolicy):
         self.n_screened = n_screened
         self.n_labelled = n_labelled
         self.loss_share = loss_share
+        self.finalist_share = finalist_share
         self.spectrum_epochs = spectrum_epochs
 
     def epochs(self, board: Board) -> list[int]:
@@ -87,6 +95,7 @@ class PredictorPolicy(HalvingPolicy):
 
     def requests(self, board: Board, rng: np.random.RandomState) -> Iterator[Request]:
         self._said: list[tuple[int, NDArray[np.intp], Estimate]] = []
+        self._finalists = np.empty(0, dtype=np.intp)
         epochs = self.epochs(board)
         if self._is_too_dear(board, epochs):
             plain = HalvingPolicy(self.n_candidates, factor=self.factor, min_epochs=self.min_epochs, budget=self.budget)
@@ -101,20 +110,37 @@ class PredictorPolicy(HalvingPolicy):
         if epochs[0] > 0:
             return super().sizes(board, n, epochs)
         trained = rung_epochs(epochs[1], board.max_epochs, self.factor)
-        return [n, *rung_sizes(min(self.start(board, trained), n), len(trained), self.factor)]
+        finalists = self._n_finalists(board, trained)
+        climbing = self._affordable(board, trained, n - finalists, finalists)
+        return [n, *(size + finalists for size in rung_sizes(climbing, len(trained), self.factor))]
 
     def start(self, board: Board, epochs: list[int]) -> int:
-        """Return how many candidates to train to the first rung."""
-        most = len(board) if self.n_candidates is None else min(self.n_candidates, len(board))
-        if self.budget is None:
-            return most
-        left = self.budget - self.n_labelled * (board.max_epochs - epochs[0])
-        if self.belief.priors:
-            left -= self._price * self._n_looked_at(board)
+        """Return how many candidates to train to the first rung, were there no finalists."""
+        return self._affordable(board, epochs, len(board), 0)
+
+    def _affordable(self, board: Board, epochs: list[int], most: int, finalists: int) -> int:
+        """Return how many candidates, `most` at most, can climb the rungs beside so many that are finished."""
+        most = most if self.n_candidates is None else min(self.n_candidates, most)
+        if self.budget is None and not finalists:
+            return max(most, 1)
+        left = self._left(board, epochs) - finalists * self._cost(1, epochs)
         n = 1
         while n < most and self._cost(n + 1, epochs) <= left:
             n += 1
         return n
+
+    def _left(self, board: Board, epochs: list[int]) -> float:
+        """Return the epochs for candidates that climb, and finalists."""
+        if self.budget is None:
+            return self._cost(self.start(board, epochs), epochs)
+        left = self.budget - self.n_labelled * (board.max_epochs - epochs[0])
+        return left - self._price * self._n_looked_at(board) if self.belief.priors else left
+
+    def _n_finalists(self, board: Board, epochs: list[int]) -> int:
+        """Return how many finalists there are: none where the loss after the first rung says more in the priors."""
+        if self.finalist_share == 0 or self.belief.worth(0) <= self.belief.worth_of_loss(epochs[0]):
+            return 0
+        return max(int(self.finalist_share * self._left(board, epochs) / self._cost(1, epochs)), 0)
 
     def _cost(self, n: int, epochs: list[int]) -> float:
         """Return the epochs that `n` candidates take, the looks at all rungs but the last included."""
@@ -158,8 +184,16 @@ class PredictorPolicy(HalvingPolicy):
         by_score = np.argsort(score, kind="stable")
         word = "loss" if epoch > 0 else "chance"
         other = np.argsort(board.best(epoch)[who], kind="stable") if epoch > 0 else rng.permutation(len(who))
-        order, reasons = _seats(by_score, other, n_keep, self._seats_of_the_other(board, epoch, n_keep), word)
-        return Ranking(order, **predicted, reasons=reasons)
+        if epoch == 0:
+            n_first = self._n_finalists(board, self.epochs(board)[1:])
+            self._finalists = who[by_score[: min(n_first, n_keep - 1)]]
+        leader = self._leader(board)
+        finalists = _positions(self._finalists, who) if leader != "loss" else np.empty(0, dtype=np.intp)
+        n_open = n_keep - len(finalists)
+        by_score, other = (order[~np.isin(order, finalists)] for order in (by_score, other))
+        order, reasons = _seats(by_score, other, n_open, self._seats_of_the_other(leader, epoch, n_open), word)
+        reasons = ("finalist",) * len(finalists) + reasons
+        return Ranking(np.concatenate([finalists, order]), **predicted, reasons=reasons)
 
     def _judge(self, board: Board, who: NDArray[np.intp], epoch: int) -> Estimate:
         """Return what is believed of candidates, and keep it to be compared with what becomes of them."""
@@ -201,8 +235,8 @@ class PredictorPolicy(HalvingPolicy):
                     trust[name] = min(trust.get(name, 1.0), value)
         return trust
 
-    def _seats_of_the_other(self, board: Board, epoch: int, n_keep: int) -> int:
-        """Return how many seats go by the loss, or by chance where there is none, from what each has been right in."""
+    def _leader(self, board: Board) -> str | None:
+        """Return which has ranked the losses at the next rungs better by more than a standard error, if either has."""
         lead, n = 0.0, 0.0
         for earlier, who, estimate in self._said:
             here, later = self._went_on(board, who, earlier), self._next_epoch(board, earlier)
@@ -214,11 +248,17 @@ class PredictorPolicy(HalvingPolicy):
             worth = len(here) * self.belief.worth_of_loss(later) ** 2
             lead += worth * (rank_correlation(estimate.score[here], outcome) - by_loss)
             n += worth
-        if n >= FEWEST_LABELS and abs(lead) > np.sqrt(n):  # the standard error of a rank correlation is 1/sqrt(n)
-            return 0 if lead > 0 else n_keep
+        if n < FEWEST_LABELS or abs(lead) <= np.sqrt(n):  # the standard error of a rank correlation is 1/sqrt(n)
+            return None
+        return "belief" if lead > 0 else "loss"
+
+    def _seats_of_the_other(self, leader: str | None, epoch: int, n_keep: int) -> int:
+        """Return how many seats go by the loss, or by chance where there is none."""
+        if leader is not None:
+            return 0 if leader == "belief" else n_keep
         if epoch > 0 and self.loss_share == 1:
             return n_keep
-        return min(math.ceil(self.loss_share * n_keep), n_keep - 1) if self.loss_share > 0 else 0
+        return max(min(math.ceil(self.loss_share * n_keep), n_keep - 1), 0) if self.loss_share > 0 else 0
 
     def _with_next_rung(
         self, board: Board, who: NDArray[np.intp], epoch: int, score: NDArray[np.float64]
@@ -253,6 +293,12 @@ class PredictorPolicy(HalvingPolicy):
                 board.look(finished, epoch)
             said = learn_from_numbers(board, finished, y, epoch, who, epoch, self.belief.kinds)
         return score if said is None else (1 - said[1]) * score + said[1] * said[0]
+
+
+def _positions(wanted: NDArray[np.intp], who: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return where in `who` the wanted candidates are, in their sequence; those that failed are in it no more."""
+    places = [int(np.flatnonzero(who == candidate)[0]) for candidate in wanted if candidate in who]
+    return np.array(places, dtype=np.intp)
 
 
 def _seats(

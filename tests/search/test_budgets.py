@@ -116,9 +116,9 @@ def test_seats_go_to_what_has_ranked_the_next_rung_better(learnt, sign, n_by_los
     policy = PredictorPolicy(Belief([], kinds=("spectrum", "loss")))
     who = np.arange(30)
     policy._said = [(1, who, Estimate(sign * talent, {}, {}))]
-    assert policy._seats_of_the_other(board, 3, 6) == n_by_loss
+    assert policy._seats_of_the_other(policy._leader(board), 3, 6) == n_by_loss
     policy._said = []
-    assert policy._seats_of_the_other(board, 3, 6) == 3
+    assert policy._seats_of_the_other(policy._leader(board), 3, 6) == 3
 
 
 def test_gaps_and_words_become_numbers():
