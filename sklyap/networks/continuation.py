@@ -1,7 +1,8 @@
 """What training needs beside the weights to go on exactly where it stopped, as plain data.
 
 Every epoch of a :class:`~sklyap.networks.training.SequenceNet` has a seed of its own, so the weights, the state of
-the optimizer and the number of epochs are all there is, as long as no callback remembers anything.
+the optimizer and the number of epochs are all there is, as long as no callback remembers anything. A callback that
+does not says so by an attribute ``remembers_nothing``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from sklyap.storage import sha256
 
-__all__ = ["can_continue", "export_optimizer", "restore_optimizer"]
+__all__ = ["can_continue", "export_optimizer", "own_callbacks", "restore_optimizer"]
 
 _TENSOR, _ITEMS = "__tensor__", "__items__"
 
@@ -21,7 +22,12 @@ _TENSOR, _ITEMS = "__tensor__", "__items__"
 def can_continue(estimator: Any) -> bool:
     """Tell whether training in several calls is the same as in one: callbacks of the user's may remember things."""
     from_net = any(name.partition("__")[0] == "callbacks" for name in estimator.net_params or {})
-    return not (estimator.callbacks or from_net)
+    return not from_net and all(getattr(callback, "remembers_nothing", False) for callback in own_callbacks(estimator))
+
+
+def own_callbacks(estimator: Any) -> list[Any]:
+    """Return the callbacks that an estimator was given, without the names that they may have."""
+    return [item[-1] if isinstance(item, tuple) else item for item in estimator.callbacks or []]
 
 
 def export_optimizer(estimator: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,16 @@ from skorch.callbacks import Callback
 
 from sklyap.search.belief import Belief
 from sklyap.search.checks import params_table, prior_pairs
-from sklyap.search.knowledge import FEATURES, Knowledge
+from sklyap.search.knowledge import FEATURES, Knowledge, log_loss
+from sklyap.search.labels import PSEUDO_COUNT, standardised
 from sklyap.search.rungs import rung_epochs
 from sklyap.search.spectra import default_transformer, kept_epochs, read_population, timed_spectra
 from sklyap.validation import check_int, check_probe, check_real
 
-__all__ = ["LyapunovPruner", "OptunaCallback"]
+__all__ = ["SPECTRUM", "LyapunovPruner", "OptunaCallback"]
 
-_SPECTRUM = "sklyap:spectrum"
+SPECTRUM = "sklyap:spectrum"
+"""User attribute of a trial; a colon and the epoch follow."""
 
 
 class OptunaCallback(Callback):
@@ -69,7 +72,7 @@ class OptunaCallback(Callback):
         epoch, row = len(net.history), net.history[-1]
         if self.sequences is not None and epoch in self.epochs:
             spectrum, _ = timed_spectra(default_transformer(self.sequences), [net.module_])
-            self.trial.set_user_attr(f"{_SPECTRUM}:{epoch}", spectrum[0].tolist())
+            self.trial.set_user_attr(f"{SPECTRUM}:{epoch}", spectrum[0].tolist())
         self.trial.report(float(row.get("valid_loss", row["train_loss"])), epoch)
         if self.trial.should_prune():
             raise optuna.TrialPruned(f"pruned after epoch {epoch}")
@@ -80,7 +83,8 @@ class LyapunovPruner:
 
     At every rung a trial goes on if it is among the best part, one in `factor`, of all trials that have got there,
     as in asynchronous successive halving; what orders them is the loss that is predicted from spectrum, losses so
-    far and hyperparameters, or the loss alone where nothing is known.
+    far and hyperparameters, or the loss alone where nothing is known. While there are few trials, one that is kept for
+    its prediction has to be among the best part of the prior's networks too.
 
     Parameters
     ----------
@@ -153,19 +157,25 @@ class LyapunovPruner:
         if epoch not in self.epochs[:-1]:
             return False
         there = [t for t in study.get_trials(deepcopy=False) if epoch in t.intermediate_values]
-        n_keep = max(1, math.ceil(len(there) / self.factor))
         losses = np.array([min(v for e, v in t.intermediate_values.items() if e <= epoch) for t in there])
         own = next(i for i, t in enumerate(there) if t.number == trial.number)
-        n_loss = math.ceil(self.loss_share * n_keep)
-        by_loss = np.argsort(losses, kind="stable")
-        by_belief = np.argsort(self._scores(there, losses, epoch), kind="stable")
-        return own not in by_loss[:n_loss] and own not in by_belief[: max(n_keep - n_loss, 1)]
+        n_keep = max(1, math.ceil(len(there) / self.factor))
+        scores = self._scores(there, losses, epoch)
+        if scores is None:
+            return _place(losses, own) >= n_keep
+        n_loss = int(self.loss_share * n_keep)
+        if _place(losses, own) < n_loss:
+            return False
+        # Among few trials the best third may be poor: it has to be one among networks of the prior as well.
+        among_all = np.concatenate([scores, self._prior_scores(epoch)])
+        n_all = math.ceil(len(among_all) / self.factor)
+        return _place(scores, own) >= max(n_keep - n_loss, 1) or _place(among_all, own) >= n_all
 
-    def _scores(self, trials: list[Any], losses: NDArray[np.float64], epoch: int) -> NDArray[np.float64]:
-        """Return predicted standardised ln losses; the losses where nothing is known."""
-        spectra = [t.user_attrs.get(f"{_SPECTRUM}:{epoch}") for t in trials]
+    def _scores(self, trials: list[Any], losses: NDArray[np.float64], epoch: int) -> NDArray[np.float64] | None:
+        """Return predicted ln losses on the scale of the prior; None where nothing is known."""
+        spectra = [t.user_attrs.get(f"{SPECTRUM}:{epoch}") for t in trials]
         if not self._belief.priors or any(spectrum is None for spectrum in spectra):
-            return losses
+            return None
         table = pd.DataFrame([t.params for t in trials])
         for name in self._belief.priors[0].params.columns:
             if name not in table:
@@ -175,7 +185,28 @@ class LyapunovPruner:
                 )
         curves = np.array([[t.intermediate_values.get(e, np.nan) for e in range(1, epoch + 1)] for t in trials])
         known = Knowledge(table, curves, {epoch: np.array(spectra, dtype=np.float64)}, kept=[epoch])
-        return self._belief.estimate(self._belief.predict(known, epoch), losses, epoch, {}).score
+        said, rung = self._belief.predict(known, epoch), self._belief.rung(epoch)
+        # Losses of another task are on another scale: those of trials are compared among themselves.
+        return _weighed(said, rung) + rung.weights.get("loss", 0.0) * standardised(log_loss(losses))
+
+    def _prior_scores(self, epoch: int) -> NDArray[np.float64]:
+        """Return what the networks of the prior would be predicted, at as many quantiles as they count as trials."""
+        rung = self._belief.rung(epoch)
+        scores = _weighed(rung.said, rung) + rung.weights.get("loss", 0.0) * rung.said["loss"]
+        shares: NDArray[np.float64] = np.quantile(scores, (np.arange(PSEUDO_COUNT) + 0.5) / PSEUDO_COUNT)
+        return shares
+
+
+def _weighed(said: Mapping[str, NDArray[np.float64]], rung: Any) -> NDArray[np.float64]:
+    total: NDArray[np.float64] = np.sum(
+        [rung.weights.get(name, 0.0) * values for name, values in said.items() if name != "loss"], axis=0
+    )
+    return total
+
+
+def _place(values: NDArray[np.float64], own: int) -> int:
+    """Return how many values are lower, earlier ones that are equal included."""
+    return int(np.count_nonzero(values < values[own]) + np.count_nonzero(values[:own] == values[own]))
 
 
 def _knowledge(population: Any, sequences: Any) -> Knowledge:

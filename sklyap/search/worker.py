@@ -13,7 +13,7 @@ from skorch.callbacks import Callback
 from torch import Tensor
 
 from sklyap.exceptions import reason_of
-from sklyap.networks.continuation import can_continue, export_optimizer, restore_optimizer
+from sklyap.networks.continuation import can_continue, export_optimizer, own_callbacks, restore_optimizer
 from sklyap.population.records import NetworkRecord, Snapshot, copies, epoch_key
 from sklyap.population.snapshots import history_columns
 from sklyap.runtime import kept_rng, one_thread, watch_parent
@@ -131,6 +131,7 @@ def _train(segment: Segment, X: Any, y: Any, X_val: Any, y_val: Any) -> Result:
         estimator.set_params(**copies(segment.params), random_state=segment.seed)
         own = list(estimator.callbacks or [])
         goes_on = can_continue(estimator)
+        stoppers = own_callbacks(estimator)
         # First, because an early stop leaves the callbacks after it uncalled.
         estimator.set_params(callbacks=[("search_keep_best", keeper), *own])
         if start is not None and segment.optimizer is not None:
@@ -139,6 +140,8 @@ def _train(segment: Segment, X: Any, y: Any, X_val: Any, y_val: Any) -> Result:
             start = None
         estimator.set_params(warm_start=start is not None, max_epochs=segment.until - n_before)
         estimator.fit(X, y, X_val, y_val)
+        # Without an optimizer it is trained from the start if it is promoted, and stopped where it was.
+        goes_on = goes_on and all(getattr(callback, "stopped_epoch_", None) is None for callback in stoppers)
         if len(estimator.history_) < segment.until and goes_on:  # Ctrl-C, which skorch takes for a wish to stop
             raise KeyboardInterrupt
         optimizer = export_optimizer(estimator) if goes_on else None

@@ -115,6 +115,8 @@ class StopHopeless(Callback):
     """
 
     forecasts_: list[LossForecast]
+    # What it does at an epoch depends on that epoch alone: a search trains on from where a candidate stands.
+    remembers_nothing = True
 
     def __init__(
         self,

@@ -44,3 +44,21 @@ def test_hopeless_candidates_are_stopped_inside_a_search(predictor):
     search = search_for(estimator, promote_by="loss")
     assert {len(record.losses) for record in search.population_.records} == {1}
     assert search.best_loss_ == min(record.best_loss for record in search.population_.records)
+
+
+def test_candidates_that_it_lets_go_on_are_trained_on_and_not_again(predictor):
+    """Nobody is stopped: the same networks for the same epochs as without, 6 + 2 x 2 + 1."""
+    estimator = RNNClassifier(hidden_size=4, max_epochs=4, callbacks=[("hopeless", StopHopeless(predictor, 1e9))])
+    searches = [search_for(e, promote_by="loss", factor=2.5) for e in (estimator, NETWORK)]
+    assert [search.epochs_spent_ for search in searches] == [searches[1].epochs_spent_] * 2
+    losses = [[record.losses.tolist() for record in search.population_.records] for search in searches]
+    assert losses[0] == losses[1]
+
+
+def test_one_that_was_stopped_stays_stopped_when_it_is_promoted(predictor, tmp_path):
+    """Each of the six is stopped at epoch 1; two are promoted, and stopped there again; resumed, it is the same."""
+    estimator = RNNClassifier(hidden_size=4, max_epochs=4, callbacks=[StopHopeless(predictor, 1e-9, epochs=(1,))])
+    for _ in range(2):
+        search = search_for(estimator, promote_by="loss", directory=tmp_path / "search")
+        assert {len(record.losses) for record in search.population_.records} == {1}
+        assert search.epochs_spent_ == 6 + 2
