@@ -136,6 +136,9 @@ def study(name, options):
     for unit in ("epochs", "cost"):
         start = time.perf_counter()
         policies = [p for p in options.policies if unit == "epochs" or p in LOOKING]
+        if not policies:  # who looks at no spectra does the same again
+            curves[unit] = curves["epochs"].assign(budget_in=unit)
+            continue
         result = replay_search(
             searched,
             policies,
@@ -149,7 +152,7 @@ def study(name, options):
             random_state=0,
         )
         curve = result.curve()
-        if unit == "cost":  # who looks at no spectra does the same again
+        if unit == "cost":
             others = curves["epochs"].drop(columns=["study", "budget_in"])
             curve = pd.concat([others[~others["policy"].isin(policies)], curve], ignore_index=True)
         curves[unit] = curve.assign(study=name, budget_in=unit)

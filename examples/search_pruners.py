@@ -20,8 +20,8 @@ from sklyap import LyapunovSpectrumTransformer, NetworkPopulation
 from sklyap.runtime import unwarned
 from sklyap.search import LyapunovPruner
 from sklyap.search.pruning import SPECTRUM
+from sklyap.search.rungs import rung_epochs
 
-RUNGS = (1, 3, 9)
 DISTRIBUTIONS = {  # as wide as those of search_evidence.py
     "cell": optuna.distributions.CategoricalDistribution(SEARCHED["cell"]),
     "hidden_size": optuna.distributions.IntDistribution(16, 48),
@@ -59,13 +59,16 @@ def main(arguments=None):
     table = pd.DataFrame(rows)
     print(table.round(2).to_string())
     table.to_csv(Path(options.output) / "pruners.csv", index=False)
+    return table
 
 
 def recorded_spectra(population, sequences, options):
     """Return the spectra of all networks at the rungs of the pruner."""
     transformer = LyapunovSpectrumTransformer(sequences, **SPECTRA, memory=str(Path(options.output) / "cache"))
     with unwarned():
-        return {epoch: transformer.fit_transform(population.networks(epoch)) for epoch in RUNGS}
+        return {
+            epoch: transformer.fit_transform(population.networks(epoch)) for epoch in rung_epochs(1, EPOCHS, 3)[:-1]
+        }
 
 
 def repetition(pruner, population, spectra, epochs, seed):
@@ -81,7 +84,7 @@ def repetition(pruner, population, spectra, epochs, seed):
         )
         trial = study.ask(DISTRIBUTIONS)
         for epoch, loss in enumerate(record.losses, start=1):
-            if epoch in RUNGS:
+            if epoch in spectra:
                 trial.set_user_attr(f"{SPECTRUM}:{epoch}", spectra[epoch][row].tolist())
             trial.report(float(loss), epoch)
             spent, lowest = spent + 1, min(lowest, loss)
