@@ -19,6 +19,7 @@ from skorch.callbacks import Callback, LRScheduler, PrintLog
 from sklyap.autoencoder.module import AutoencoderLoss, Autoencoders, BestWeights, SpectrumDataset, Stages
 from sklyap.autoencoder.scaling import LossScaler, SpectrumScaler
 from sklyap.autoencoder.settings import as_tuple, check_parameters
+from sklyap.networks.keywords import suggests_keywords
 from sklyap.networks.training import batch_loader
 from sklyap.runtime import isolated_rng, one_thread, trainable
 from sklyap.validation import check_exponents, resolve_device, seed_from
@@ -177,6 +178,7 @@ class SpectrumAutoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Reg
         self.random_state = random_state
         self.verbose = verbose
 
+    @suggests_keywords
     @trainable()
     def fit(self, X: ArrayLike, y: ArrayLike) -> SpectrumAutoencoder:
         """Train on spectra and losses.

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from sklyap.autoencoder.scaling import LossScaler
 from sklyap.comparison.stacking import loss_stack
+from sklyap.networks.keywords import suggests_keywords
 from sklyap.population import HistoryFeatures, HyperparameterFeatures
 from sklyap.spectrum import LyapunovSpectrumTransformer
 from sklyap.spectrum.cache import check_memory
@@ -195,6 +196,7 @@ class LossPredictor(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
         tags.no_validation = inner.no_validation
         return tags
 
+    @suggests_keywords
     def fit(self, X: Sequence[Any] | ArrayLike, y: ArrayLike) -> LossPredictor:
         """Learn from networks, or spectra, and their losses.
 

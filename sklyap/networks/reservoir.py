@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from sklyap.cells import LeakyCell
 from sklyap.networks.base import RecurrentEstimator
 from sklyap.networks.inputs import InputsMixin
+from sklyap.networks.keywords import suggests_keywords
 from sklyap.networks.regressor import RNNRegressor
+from sklyap.networks.weights import check_sample_weight
 from sklyap.runtime import undrawn
 from sklyap.validation import check_bool, check_choice, check_int, check_real, check_seed
 
@@ -164,7 +166,8 @@ class ESNRegressor(RegressorMixin, InputsMixin, BaseEstimator):
         tags.regressor_tags.poor_score = True
         return tags
 
-    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+    @suggests_keywords
+    def fit(self, X: ArrayLike, y: ArrayLike, *, sample_weight: ArrayLike | None = None) -> Self:
         """Draw the reservoir and fit its readout.
 
         Parameters
@@ -174,6 +177,8 @@ class ESNRegressor(RegressorMixin, InputsMixin, BaseEstimator):
         y : array-like
             (n_sequences,) or (n_sequences, n_outputs); with ``readout="all"`` a target at every step,
             (n_sequences, n_steps) or (n_sequences, n_steps, n_outputs), or a list.
+        sample_weight : array-like of shape (n_sequences,), optional
+            Weights of the sequences in the squared error, none negative.
 
         Returns
         -------
@@ -181,6 +186,7 @@ class ESNRegressor(RegressorMixin, InputsMixin, BaseEstimator):
         """
         self._check_parameters()
         X, y = self._check_data(X, y, fresh=True)
+        weight = check_sample_weight(sample_weight, len(X), type(self).__name__)
         self._learn_targets([y], None)
         self.n_inputs_ = X.shape[2]
         with undrawn():
@@ -196,9 +202,11 @@ class ESNRegressor(RegressorMixin, InputsMixin, BaseEstimator):
                     f"sequences of {X.shape[1]} steps."
                 )
             rows, targets = states[there], y[there]
+            weight = None if weight is None else np.repeat(weight, there.sum(1))
         else:
             rows, targets = self._last(states, there), y
-        ridge = Ridge(self.alpha).fit(net.features(torch.from_numpy(rows)).numpy(), targets)
+        features = net.features(torch.from_numpy(rows)).numpy()
+        ridge = Ridge(self.alpha).fit(features, targets, sample_weight=weight)
         with torch.no_grad():
             net.readout.weight.copy_(torch.from_numpy(np.atleast_2d(ridge.coef_)))
             net.readout.bias.copy_(torch.from_numpy(np.broadcast_to(ridge.intercept_, (self.n_outputs_,)).copy()))

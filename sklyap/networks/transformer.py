@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
 from sklyap.exceptions import FailedNetworkWarning, reason_of
+from sklyap.networks.keywords import suggests_keywords
 from sklyap.runtime import is_unwarned, lent_turn, one_thread, outside_inference_mode, watch_parent
 from sklyap.validation import check_choice, check_jobs, check_networks, check_verbose
 
@@ -150,6 +151,7 @@ class NetworkTransformer(TransformerMixin, BaseEstimator, ABC):
             setattr(twin, name, value)
         return twin
 
+    @suggests_keywords
     @outside_inference_mode
     def fit(self, networks: Sequence[Any], y: Any = None) -> Any:
         """Check the parameters; there is nothing to learn.

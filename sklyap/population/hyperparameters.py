@@ -8,6 +8,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from sklyap.networks import NetworkTransformer
+from sklyap.networks.keywords import suggests_keywords
 
 __all__ = ["HyperparameterFeatures"]
 
@@ -61,6 +62,7 @@ class HyperparameterFeatures(NetworkTransformer):
         """Raise ValueError if `columns` names no parameters."""
         self._wanted()
 
+    @suggests_keywords
     def fit(self, networks: Any, y: Any = None) -> HyperparameterFeatures:
         """Learn which parameters differ, and their categories.
 

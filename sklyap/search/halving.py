@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
 from sklyap.exceptions import SklyapWarning
+from sklyap.networks.keywords import suggests_keywords
 from sklyap.population.plan import Plan, make_plan
 from sklyap.runtime import outside_inference_mode
 from sklyap.search.checks import Checked, check_search, params_table
@@ -231,6 +232,7 @@ class LyapunovHalvingSearch(MetaEstimatorMixin, BaseEstimator):
         check_is_fitted(self)
         return self.best_estimator_.n_features_in_
 
+    @suggests_keywords
     @outside_inference_mode
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Search.

@@ -20,6 +20,7 @@ from sklyap.cells.conversion import opened
 from sklyap.cells.drive import Drive
 from sklyap.exceptions import DegenerateSpectrumWarning, PaddedSpectrumWarning, PrecisionWarning, SklyapWarning
 from sklyap.lyapunov import LyapunovResult, lyapunov_spectrum
+from sklyap.networks.keywords import suggests_keywords
 from sklyap.networks.transformer import Failure, NetworkTransformer, attempt
 from sklyap.runtime import is_unwarned, outside_inference_mode
 from sklyap.spectrum.cache import SpectrumCache
@@ -162,6 +163,7 @@ class LyapunovSpectrumTransformer(NetworkTransformer):
             )
         self._log_base()
 
+    @suggests_keywords
     @outside_inference_mode
     def fit(self, networks: Sequence[Any], y: Any = None) -> LyapunovSpectrumTransformer:
         """Learn the number of columns.

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sklyap.networks.keywords import suggests_keywords
 from sklyap.statistics.functions import FAMILIES, STATISTICS, Statistic
 from sklyap.validation import check_exponents, check_real, floor_exponents
 
@@ -150,6 +151,7 @@ class SpectrumStatistics(TransformerMixin, BaseEstimator):
         self.zero_tolerance = zero_tolerance
         self.floor = floor
 
+    @suggests_keywords
     def fit(self, X: ArrayLike, y: Any = None) -> SpectrumStatistics:
         """Check the parameters and the width of the spectra.
 

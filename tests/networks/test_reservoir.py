@@ -95,3 +95,15 @@ def test_clones_draw_the_same_reservoir():
     a, b = fitted(), clone(fitted()).fit(X, Y)
     torch.testing.assert_close(a.net_.cell.weight_hh, b.net_.cell.weight_hh, rtol=0, atol=0)
     np.testing.assert_array_equal(a.predict(X), b.predict(X))
+
+
+@pytest.mark.parametrize("readout", ["all", "last"])
+def test_a_weight_is_a_number_of_repetitions(readout):
+    targets = Y if readout == "all" else Y[:, -1]
+    weight = np.arange(len(X)) % 3
+    network = ESNRegressor(20, alpha=0.1, readout=readout, random_state=0)
+    weighted = clone(network).fit(X, targets, sample_weight=weight).predict(X)
+    repeated = clone(network).fit(np.repeat(X, weight, 0), np.repeat(targets, weight, 0)).predict(X)
+    np.testing.assert_allclose(weighted, repeated, rtol=1e-9, atol=1e-10)
+    with pytest.raises(ValueError, match=r"'sample_weight' parameter of ESNRegressor must have shape \(14,\)"):
+        network.fit(X, targets, sample_weight=weight[1:])
