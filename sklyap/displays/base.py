@@ -30,7 +30,6 @@ MARKERS = "os^Dv<>pP*X"
 """Tell lines and groups apart where colours cannot be."""
 UNITS = ("nats", "bits")
 _FEW_ENTRIES = 10
-_DECADE = 10.0
 _ENTRIES_A_COLUMN = 22
 
 
@@ -143,7 +142,8 @@ def plain_log(*axes: Any) -> None:
 
     for axis in axes:
         low, high = axis.get_view_interval()
-        axis.set_major_locator(MaxNLocator(5) if high < _DECADE * low else LogLocator(subs=(1.0, 2.0, 5.0)))
+        between = (1.0, 2.0, 5.0) if high < 100 * low else (1.0,)  # more would overlap
+        axis.set_major_locator(MaxNLocator(5) if high < 10 * low else LogLocator(subs=between))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_formatter(NullFormatter())
 

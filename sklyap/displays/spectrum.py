@@ -24,7 +24,7 @@ from sklyap.lyapunov import LyapunovResult
 from sklyap.population import NetworkPopulation
 from sklyap.validation import check_choice, check_dense, check_instance, check_instances, check_methods
 
-__all__ = ["SpectrumDisplay"]
+__all__ = ["SpectrumDisplay", "loss_colors"]
 
 _FEW_POINTS = 40
 """Spectra with at most so many exponents show each as a point."""
@@ -203,10 +203,8 @@ class SpectrumDisplay(Display):
         check_methods(transformer, "transformer", ["fit_transform"])
         networks = population.networks(epoch)
         if options.get("color") is None:
-            losses = np.asarray(population.best_losses)
-            positive = bool((losses > 0).all())
-            options["color"] = np.log(losses) if positive else losses
-            options.setdefault("color_label", "ln lowest loss" if positive else "lowest loss")
+            options["color"], label = loss_colors(population.best_losses)
+            options.setdefault("color_label", label)
         return cls.from_transformer(transformer, networks, ax=ax, **options)
 
     def _draw(self, ax: Any) -> None:
@@ -238,3 +236,11 @@ class SpectrumDisplay(Display):
         palette = mpl.cm.ScalarMappable(norm, on_white.with_extremes(bad="0.7"))
         ax.figure.colorbar(palette, ax=ax, label=self.color_label)
         return list(palette.to_rgba(np.ma.masked_invalid(self.color)))
+
+
+def loss_colors(losses: Any) -> tuple[np.ndarray, str]:
+    """Return numbers that colour networks by their losses, logarithms where there are any, and what they are."""
+    losses = np.asarray(losses, dtype=float)
+    if (losses > 0).all():
+        return np.log(losses), "ln lowest loss"
+    return losses, "lowest loss"

@@ -23,8 +23,17 @@ def population_in(directory: str | Path) -> NetworkPopulation:
     Returns
     -------
     NetworkPopulation
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is neither.
     """
     directory = Path(directory)
+    if not any((directory / name).exists() for name in ("search.json", "population.json")):
+        inside = [str(path.parent) for path in sorted(directory.glob("*/population.json"))[:1]]
+        hint = f" There is one in {inside[0]}." if inside else ""
+        raise FileNotFoundError(f"There is no population and no search in {directory}.{hint}")
     if not (directory / "search.json").exists():
         return NetworkPopulation.load(directory)
     latest: dict[int, NetworkRecord] = {}

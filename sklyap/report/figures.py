@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from sklyap.displays.base import plain_log, whole_ticks
 from sklyap.population import NetworkPopulation
 from sklyap.report.text import shown
 
@@ -35,8 +36,6 @@ def picture(draw: Callable[[Any], Any], size: tuple[float, float] = (7.0, 4.2)) 
 
 def draw_losses(figure: Any, population: NetworkPopulation) -> None:
     """Draw the loss of every network at every epoch."""
-    from matplotlib.ticker import MaxNLocator
-
     ax = figure.add_subplot()
     order = np.argsort(population.best_losses)
     if len(order) > _MOST_CURVES:
@@ -47,14 +46,12 @@ def draw_losses(figure: Any, population: NetworkPopulation) -> None:
         style = {"color": "tab:red", "marker": "*"} if is_best else {"color": "0.6", "marker": "."}
         ax.plot(np.arange(1, len(curve) + 1), curve, linewidth=1, **style)
     _log_scale_if_wide(ax, population.best_losses)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    whole_ticks(ax.xaxis)
     ax.set(xlabel="epoch", ylabel="loss (the best network in red, with stars)")
 
 
 def draw_sweep(figure: Any, params: pd.DataFrame, losses: np.ndarray) -> None:
     """Draw the lowest losses against each hyperparameter."""
-    from matplotlib.ticker import NullFormatter
-
     n = len(params.columns)
     axes = figure.subplots(-(-n // 3), min(3, n), squeeze=False).ravel()
     for ax, name in zip(axes, params.columns, strict=False):
@@ -64,8 +61,7 @@ def draw_sweep(figure: Any, params: pd.DataFrame, losses: np.ndarray) -> None:
             ax.plot(column, losses, ".", alpha=0.7)
             if (column > 0).all() and column.max() > 5 * column.min():
                 ax.set_xscale("log")
-                if column.max() > 10 * column.min():  # powers of ten alone; the others would overlap
-                    ax.xaxis.set_minor_formatter(NullFormatter())
+                plain_log(ax.xaxis)
         else:
             values = [shown(value) for value in (column.sort_values() if is_number else column)]
             names = list(dict.fromkeys(map(str, values)))
@@ -80,6 +76,7 @@ def draw_sweep(figure: Any, params: pd.DataFrame, losses: np.ndarray) -> None:
 def _log_scale_if_wide(ax: Any, losses: np.ndarray) -> None:
     if np.nanmin(losses) > 0 and np.nanmax(losses) > 5 * np.nanmin(losses):
         ax.set_yscale("log")
+        plain_log(ax.yaxis)
 
 
 def _plain(name: Any) -> str:

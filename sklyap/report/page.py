@@ -12,6 +12,7 @@ import pandas as pd
 from sklearn.base import clone
 
 from sklyap.displays import AlignmentDisplay, LossPredictorsDisplay, SearchDisplay, SpectrumDisplay
+from sklyap.displays.spectrum import loss_colors
 from sklyap.population import NetworkPopulation
 from sklyap.population.network_population import check_epoch
 from sklyap.report.figures import draw_losses, draw_sweep, picture
@@ -190,7 +191,8 @@ def _sweep(population: NetworkPopulation) -> Section:
     losses, params = population.best_losses, population.params
     best = int(np.nanargmin(losses)) if np.isfinite(losses).any() else 0
     quartiles = ", ".join(f"{q:.{DIGITS}g}" for q in np.nanquantile(losses, [0, 0.25, 0.5, 0.75, 1]))
-    chosen = ", ".join(f"{name} = {shown(value)}" for name, value in params.iloc[best].items()) or "all alike"
+    # A row of the table would have made floats of integers.
+    chosen = ", ".join(f"{name} = {shown(params[name].iloc[best])}" for name in params) or "all alike"
     text = (
         f"{len(population)} networks, {len(population.failures)} failures. Lowest validation loss of each network: "
         f"{quartiles} (smallest, quartiles, largest). The best is network {population.records[best].index}: {chosen}."
@@ -222,13 +224,11 @@ def _dynamics(
     usable = np.isfinite(spectra).all(axis=1) & np.isfinite(losses)
     results = [result for result in transformer.results_ if result is not None]
     undecided = sum(not result.converged for result in results)
-    drawn = picture(
-        lambda f: SpectrumDisplay(spectra[usable], color=losses[usable], color_label="lowest loss").plot(
-            f.add_subplot()
-        )
-    )
+    color, label = loss_colors(losses[usable])
+    drawn = picture(lambda f: SpectrumDisplay(spectra[usable], color=color, color_label=label).plot(f.add_subplot()))
+    at = f"{epoch:g}" if isinstance(epoch, float) else epoch
     text = (
-        f"Lyapunov spectra of the networks at epoch {shown(epoch)}, in nats per step. Of {len(results)} spectra, "
+        f"Lyapunov spectra of the networks at epoch {at}, in nats per step. Of {len(results)} spectra, "
         f"{undecided} are not converged: the sign of their largest exponent cannot be told from these sequences."
     )
     tables = []

@@ -141,3 +141,17 @@ def test_the_command_line_writes_the_page(directory, tmp_path, capsys):
     assert "nowhere" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["unknown"])
+
+
+def test_another_directory_gets_a_sentence(directory, tmp_path, capsys):
+    assert main(["report", str(directory.parent)]) == 1
+    said = capsys.readouterr().err
+    assert f"There is no population and no search in {directory.parent}. There is one in {directory}." in said
+
+
+def test_numbers_are_written_as_they_were_given(tmp_path):
+    grid = {"hidden_size": [3, 4], "lr": [0.01]}
+    population = train_population(RNNClassifier("gru", max_epochs=1), grid, X, y, random_state=0, verbose=0)
+    text = write_report(population, tmp_path / "page.html", sequences=X[:4]).read_text()
+    assert re.search(r"The best is network \d: hidden_size = [34], lr = 0.01", text)
+    assert "spectra of the networks at epoch 1, in nats" in text
