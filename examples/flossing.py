@@ -227,15 +227,19 @@ def wilson(k, n, z=1.96):
 
 def draw(table, path):
     """Draw success rate and epochs to success against the delay, a column for each task and network."""
-    groups = list(table[table["clip"]].groupby(["task", "cell", "hidden"]))
+    groups = list(table.groupby(["task", "cell", "hidden", "clip"]))
     figure, axes = plt.subplots(2, len(groups), figsize=(4.2 * len(groups), 6), squeeze=False, layout="constrained")
-    for column, ((task, cell, hidden), part) in zip(axes.T, groups, strict=True):
+    for column, ((task, cell, hidden, clip), part) in zip(axes.T, groups, strict=True):
         for (init, when), line in part.groupby(["init", "when"]):
             label = f"{init}, {'plain' if when == 'none' else 'flossing ' + when}"
             column[0].plot(line["delay"], line["success"], marker="o", label=label)
             column[0].fill_between(line["delay"], line["low"], line["high"], alpha=0.12)
             column[1].plot(line["delay"], line["epochs"], marker="o", label=label)
-        column[0].set(title=f"{task}, {cell} {hidden}", ylabel="success rate", ylim=(-0.05, 1.05))
+        column[0].set(
+            title=f"{task}, {cell} {hidden}" + ("" if clip else ", not clipped"),
+            ylabel="success rate",
+            ylim=(-0.05, 1.05),
+        )
         column[1].set(xlabel="delay (steps)", ylabel="epochs to success (median)", yscale="log")
         column[0].legend(fontsize="x-small")
     figure.savefig(path, dpi=150)

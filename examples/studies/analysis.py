@@ -29,15 +29,20 @@ from sklyap import (
     LyapunovSpectrumTransformer,
     NetworkPopulation,
     SpectrumAutoencoder,
+    SpectrumStatistics,
     compare_loss_predictors,
     spectrum_loss_correlation,
     train_population,
 )
 from sklyap.displays import LatentDisplay
 from sklyap.exceptions import SklyapWarning
+from sklyap.statistics.ranks import column_correlations
 
 SIZES = ("smoke", "laptop", "paper")
 SIGNIFICANT = 0.05
+SMALLEST_FAMILY = 5
+"""Networks of an architecture, below which its correlation is left out."""
+N_DRAWS = 2000
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,8 @@ def run(doc: str, name: str, load: Callable[[argparse.Namespace], Task], argumen
     networks = {epoch: population.networks(epoch) for epoch in (*task.epochs, "last")}
     n_folds = 3 if options.size == "smoke" else 10
     predicted = partial(prediction, population, transformer, task.epochs, n_folds, options.jobs)
-    return analyse(networks, population.best_losses, transformer, predicted, options)
+    families = population.groups("cell") if "cell" in task.distributions else None
+    return analyse(networks, population.best_losses, transformer, predicted, options, families)
 
 
 def spectra_of(probes: Any, options: argparse.Namespace, **settings: Any) -> LyapunovSpectrumTransformer:
@@ -112,8 +118,13 @@ def analyse(
     transformer: LyapunovSpectrumTransformer,
     predicted: Callable[[], pd.DataFrame],
     options: argparse.Namespace,
+    families: np.ndarray | None = None,
 ) -> dict[str, pd.DataFrame]:
-    """Return, print and write the tables of networks at several epochs; draw the figures."""
+    """Return, print and write the tables of networks at several epochs; draw the figures.
+
+    `families` are the architectures of the networks: a spectrum says which of them a network has, so that a correlation
+    over all networks may be that of the architecture alone.
+    """
     warnings.simplefilter("ignore", SklyapWarning)  # annihilated directions, statistics that are the same for all
     print(f"best losses {np.nanmin(losses):.4g} to {np.nanmax(losses):.4g}")
     start = time.perf_counter()
@@ -121,6 +132,8 @@ def analyse(
     print(f"spectra at {len(networks)} epochs in {time.perf_counter() - start:.0f} s")
     table = correlations(spectra, losses)
     tables = {"correlations": table, "emergence": emergence(table)}
+    if families is not None:
+        tables["inside"] = inside(spectra, losses, np.asarray(families))
     keep(tables, options)
     report_correlations(tables)
     draw_correlations(table, options.output / "correlations.png")
@@ -154,6 +167,51 @@ def correlations(spectra: dict[Any, np.ndarray], losses: np.ndarray) -> pd.DataF
     known = table["p"].notna()
     table.loc[known, "p_corrected"] = false_discovery_control(table.loc[known, "p"])
     return table
+
+
+def inside(spectra: dict[Any, np.ndarray], losses: np.ndarray, families: np.ndarray) -> pd.DataFrame:
+    """Return the rank correlations of statistics with the best loss inside architectures, averaged by their size.
+
+    Intervals are from networks resampled inside their architecture, p from losses shuffled inside them, corrected over
+    all rows.
+    """
+    rows = []
+    for epoch, values in spectra.items():
+        kept = usable(values, losses)
+        statistics = SpectrumStatistics().set_output(transform="pandas").fit_transform(values[kept])
+        y, names = losses[kept], families[kept]
+        members = [np.flatnonzero(names == name) for name in np.unique(names)]
+        members = [rows_of for rows_of in members if len(rows_of) >= SMALLEST_FAMILY]
+        if not members:
+            continue
+        statistics = statistics.loc[:, np.isfinite(_inside(statistics.to_numpy(), y, members, members))]
+        table = statistics.to_numpy()
+        r = _inside(table, y, members, members)
+        rng = np.random.default_rng(0)
+        resampled, shuffled = [], []
+        for _ in range(N_DRAWS):
+            drawn = [rng.choice(rows_of, len(rows_of)) for rows_of in members]
+            resampled.append(_inside(table, y, drawn, drawn))
+            shuffled.append(_inside(table, y, members, [rng.permutation(rows_of) for rows_of in members]))
+        low, high = np.nanquantile(resampled, [0.025, 0.975], axis=0)
+        p = (1 + (np.abs(shuffled) >= np.abs(r) - 1e-12).sum(0)) / (1 + N_DRAWS)
+        columns = {"r": r, "low": low, "high": high, "p": p}
+        rows.append(pd.DataFrame(columns, index=statistics.columns.rename("statistic")).assign(epoch=epoch, n=len(y)))
+    if not rows:
+        return pd.DataFrame(columns=["r", "low", "high", "p", "n", "p_corrected"])
+    found = pd.concat(rows).set_index("epoch", append=True)
+    found["p_corrected"] = false_discovery_control(found["p"])
+    return found.sort_values("r", key=np.abs, ascending=False, kind="stable").sort_index(level="epoch", kind="stable")
+
+
+def _inside(
+    table: np.ndarray, losses: np.ndarray, rows: Sequence[np.ndarray], rows_of_losses: Sequence[np.ndarray]
+) -> np.ndarray:
+    """Return the mean over families of Spearman's ρ, by size; NaN for statistics that do not vary in a family."""
+    pairs = zip(rows, rows_of_losses, strict=True)
+    found = np.array([column_correlations(table[some], losses[others]) for some, others in pairs])
+    with np.errstate(invalid="ignore"):
+        return np.average(found, axis=0, weights=[len(some) for some in rows])
 
 
 def emergence(table: pd.DataFrame) -> pd.DataFrame:
@@ -229,6 +287,12 @@ def report_correlations(tables: dict[str, pd.DataFrame]) -> None:
         print(f"epoch {epoch}")
         for (name, _), row in table.head(5).iterrows():
             print(f"  {name:24s} {row.r:+.2f} [{row.low:+.2f}, {row.high:+.2f}]  p = {row.p_corrected:.2g}")
+    if len(tables.get("inside", ())):
+        print("\nThe same inside architectures, averaged over them")
+        for epoch, table in tables["inside"].groupby("epoch", sort=False):
+            print(f"epoch {epoch}")
+            for (name, _), row in table.sort_values("r", key=np.abs, ascending=False).head(5).iterrows():
+                print(f"  {name:24s} {row.r:+.2f} [{row.low:+.2f}, {row.high:+.2f}]  p = {row.p_corrected:.2g}")
     print("\nFrom which epoch on each statistic's correlation is significant")
     print(tables["emergence"].to_string(float_format="{:.3f}".format), flush=True)
 
