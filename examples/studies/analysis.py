@@ -196,12 +196,13 @@ def inside(spectra: dict[Any, np.ndarray], losses: np.ndarray, families: np.ndar
         low, high = np.nanquantile(resampled, [0.025, 0.975], axis=0)
         p = (1 + (np.abs(shuffled) >= np.abs(r) - 1e-12).sum(0)) / (1 + N_DRAWS)
         columns = {"r": r, "low": low, "high": high, "p": p}
-        rows.append(pd.DataFrame(columns, index=statistics.columns.rename("statistic")).assign(epoch=epoch, n=len(y)))
+        table = pd.DataFrame(columns, index=statistics.columns.rename("statistic"))
+        rows.append(table.sort_values("r", key=np.abs, ascending=False, kind="stable").assign(epoch=epoch, n=len(y)))
     if not rows:
         return pd.DataFrame(columns=["r", "low", "high", "p", "n", "p_corrected"])
     found = pd.concat(rows).set_index("epoch", append=True)
     found["p_corrected"] = false_discovery_control(found["p"])
-    return found.sort_values("r", key=np.abs, ascending=False, kind="stable").sort_index(level="epoch", kind="stable")
+    return found
 
 
 def _inside(
@@ -291,7 +292,7 @@ def report_correlations(tables: dict[str, pd.DataFrame]) -> None:
         print("\nThe same inside architectures, averaged over them")
         for epoch, table in tables["inside"].groupby("epoch", sort=False):
             print(f"epoch {epoch}")
-            for (name, _), row in table.sort_values("r", key=np.abs, ascending=False).head(5).iterrows():
+            for (name, _), row in table.head(5).iterrows():
                 print(f"  {name:24s} {row.r:+.2f} [{row.low:+.2f}, {row.high:+.2f}]  p = {row.p_corrected:.2g}")
     print("\nFrom which epoch on each statistic's correlation is significant")
     print(tables["emergence"].to_string(float_format="{:.3f}".format), flush=True)

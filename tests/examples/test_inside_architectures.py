@@ -16,6 +16,7 @@ def analysis():
     module = importlib.util.module_from_spec(spec)
     sys.modules["analysis"] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)
+    module.N_DRAWS = 400
     yield module
     del sys.modules["analysis"]
 
@@ -28,7 +29,7 @@ def population(slope, seed=0, n=20):
     shift = rng.normal(0, 0.3, 2 * n)
     spectra = -np.sort(rng.random((2 * n, 6)), axis=1) + (level + shift)[:, None]
     losses = np.exp(level + slope * shift + rng.normal(0, 0.1, 2 * n))
-    return {1: spectra}, losses, families
+    return {1: spectra, "last": spectra + 0.01 * rng.normal(size=spectra.shape)}, losses, families
 
 
 @pytest.mark.parametrize("slope", [0.0, -1.0])
