@@ -197,7 +197,11 @@ def inside(spectra: dict[Any, np.ndarray], losses: np.ndarray, families: np.ndar
         p = (1 + (np.abs(shuffled) >= np.abs(r) - 1e-12).sum(0)) / (1 + N_DRAWS)
         columns = {"r": r, "low": low, "high": high, "p": p}
         table = pd.DataFrame(columns, index=statistics.columns.rename("statistic"))
-        rows.append(table.sort_values("r", key=np.abs, ascending=False, kind="stable").assign(epoch=epoch, n=sum(map(len, members))))
+        rows.append(
+            table.sort_values("r", key=np.abs, ascending=False, kind="stable").assign(
+                epoch=epoch, n=sum(map(len, members))
+            )
+        )
     if not rows:
         return pd.DataFrame(columns=["r", "low", "high", "p", "n", "p_corrected"])
     found = pd.concat(rows).set_index("epoch", append=True)
