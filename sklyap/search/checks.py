@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, is_classifier
 from torch import Tensor
 
 from sklyap.population import NetworkPopulation
@@ -124,8 +124,20 @@ def prior_pairs(prior: Any, caller: str) -> list[tuple[NetworkPopulation, Any]]:
                 'train_population(..., snapshot_epochs=(0, 1, 3, "last")). Got '
                 f"{', '.join(population.records[0].snapshots)}."
             )
+        _check_own_sequences(sequences, population, caller)
         pairs.append((population, sequences))
     return pairs
+
+
+def _check_own_sequences(sequences: Any, population: NetworkPopulation, caller: str) -> None:
+    """Refuse sequences that came with a prior and do not fit its networks."""
+    check_probe(sequences, caller=caller, name="prior")
+    given = _to_array(sequences) if not isinstance(sequences, list | int | type(None)) else None
+    if given is not None and given.ndim == 3 and given.shape[2] != population[0].n_inputs_:
+        raise ValueError(
+            f"The 'prior' parameter of {caller} must come with sequences of {population[0].n_inputs_} inputs per step, "
+            f"as its networks have. Got {given.shape[2]} instead."
+        )
 
 
 def params_table(
@@ -163,6 +175,11 @@ def _check_predictor(predictor: Any) -> None:
         raise TypeError(
             f"The 'predictor' parameter of {_CALLER} must be a regressor with fit and predict. "
             f"Got {predictor!r} instead."
+        )
+    if is_classifier(predictor):
+        raise TypeError(
+            f"The 'predictor' parameter of {_CALLER} must be a regressor: it predicts losses. Got the classifier "
+            f"{type(predictor).__name__} instead."
         )
 
 

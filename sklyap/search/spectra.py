@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, clone
 
+from sklyap.exceptions import reason_of
 from sklyap.population import NetworkPopulation
 from sklyap.runtime import unwarned
 from sklyap.search.knowledge import Knowledge
 from sklyap.spectrum import LyapunovSpectrumTransformer
 
-__all__ = ["default_transformer", "read_population", "timed_spectra"]
+__all__ = ["default_transformer", "kept_epochs", "read_population", "timed_spectra", "why_none"]
 
 N_POINTS = 32
 """Points of relative index that spectra of different sizes are interpolated at."""
@@ -59,7 +60,24 @@ def read_population(
         for epoch in wanted:
             known.spectra[epoch], took = timed_spectra(transformer, population.networks(epoch))
             seconds += took
+            if np.isnan(known.spectra[epoch]).all():
+                raise ValueError(
+                    f"None of the {len(population)} networks of a population has a spectrum at epoch {epoch}. Do its "
+                    f"sequences fit? The first: {why_none(transformer, population.networks(epoch)[0])}"
+                )
     return known, seconds
+
+
+def why_none(transformer: BaseEstimator, network: Any) -> str:
+    """Return why a network has no spectrum along the sequences of a transformer."""
+    strict = clone(transformer)
+    if "on_error" in strict.get_params():
+        strict.set_params(on_error="raise")
+    try:
+        strict.fit_transform([network])
+    except Exception as error:
+        return reason_of(error)
+    return "its exponents are not numbers"
 
 
 def kept_epochs(population: NetworkPopulation) -> list[int]:

@@ -14,7 +14,7 @@ from sklyap.search.knowledge import FEATURES
 from sklyap.search.policies import HalvingPolicy
 from sklyap.search.predicted import PredictorPolicy
 from sklyap.search.rungs import rung_epochs
-from sklyap.search.spectra import default_transformer, kept_epochs, read_population, timed_spectra
+from sklyap.search.spectra import default_transformer, kept_epochs, read_population, timed_spectra, why_none
 
 __all__ = ["make_policy", "prior_knowledge"]
 
@@ -26,6 +26,11 @@ def make_policy(search: Any, checked: Checked, transformer: Any, *, seed: int) -
         return HalvingPolicy(checked.n_candidates, **options), 0.0
     if search.promote_by == "distance":
         spectrum, seconds = timed_spectra(transformer, [search.reference])
+        if np.isnan(spectrum).any():
+            raise ValueError(
+                "The 'reference' parameter of LyapunovHalvingSearch must be a network that has a Lyapunov spectrum "
+                f"along `sequences`. Got {why_none(transformer, search.reference)}"
+            )
         return DistancePolicy(spectrum[0], checked.n_candidates, **options), seconds
     epochs = rung_epochs(checked.min_epochs, checked.max_epochs, search.factor)
     if checked.n_drawn > checked.n_candidates:
