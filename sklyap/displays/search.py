@@ -217,7 +217,7 @@ class RegretDisplay(Display):
         population : NetworkPopulation
             Trained to the end.
         policy : str, Policy, list or dict of these
-            As in :func:`~sklyap.replay_search`.
+            As in :func:`~sklyap.search.replay_search`.
         sequences : array-like of shape (n_sequences, n_steps, n_inputs), optional
             What drives the networks for their spectra.
         against : {"epochs", "cost", "seconds"}, default="epochs"
@@ -225,7 +225,7 @@ class RegretDisplay(Display):
         ax : matplotlib Axes, optional
             Where to draw; a new figure by default.
         **options
-            Of :func:`~sklyap.replay_search`.
+            Of :func:`~sklyap.search.replay_search`.
 
         Returns
         -------
