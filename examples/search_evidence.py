@@ -205,9 +205,10 @@ def draw(curves, name, options):
     figure, axes = plt.subplots(1, 3, figsize=(15, 4.4), layout="constrained", sharey=True)
     panels = [("epochs", curves["epochs"]), ("cost", curves["cost"]), ("seconds", curves["cost"])]
     for ax, (against, curve) in zip(axes, panels, strict=True):
-        RegretDisplay(curve[curve["policy"].isin(DRAWN)], against=against).plot(ax)
+        shown = curve.set_index("policy").loc[[p for p in DRAWN if p in set(curve["policy"])]].reset_index()
+        RegretDisplay(shown, against=against).plot(ax)
     axes[0].set_title(name)
-    figure.savefig(Path(options.output) / f"regret_{name.replace(', ', '_').replace(' ', '_')}.png", dpi=110)
+    figure.savefig(Path(options.output) / f"regret_{name.replace(', ', '_').replace(' ', '_')}.png", dpi=80)
     plt.close(figure)
 
 

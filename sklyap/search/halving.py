@@ -61,7 +61,8 @@ class LyapunovHalvingSearch(MetaEstimatorMixin, BaseEstimator):
         What drives the networks when their spectra are computed. Four sequences are enough; None takes the first
         four of X.
     n_candidates : int, default=64
-        Networks at the first rung.
+        Networks at the first rung; fewer, for as many epochs in all, if a third of these finish those that a `prior`
+        ranks first.
     factor : float, default=3
         One in `factor` candidates goes on from each rung to the next, and is trained `factor` times as long.
     min_epochs : int, default=1
@@ -128,7 +129,7 @@ class LyapunovHalvingSearch(MetaEstimatorMixin, BaseEstimator):
     decisions_ : DataFrame
         A row for each candidate at each rung: ``loss`` so far, ``predicted`` final loss with its interval ``low`` to
         ``high`` (one standard error of prediction in the priors, on the scale of their losses), ``promoted`` and the
-        ``reason``.
+        ``reason``: "predicted", "finalist", "loss", "chance" or "distance".
     epochs_spent_ : int
         Epochs trained, those of `refit` left out.
     seconds_spent_ : dict

@@ -95,6 +95,14 @@ def test_no_policy_overdraws_its_budget(policy, budget):
     assert (result.table["epochs"] <= max(budget * 48 * 9, 1)).all()
 
 
+def test_searches_that_found_nothing_have_an_infinite_regret_and_no_interval():
+    """A budget of one epoch does not pay for a first rung of three; tests fail on warnings."""
+    result = replay_search(plateau(40, 0), HalvingPolicy(min_epochs=3), budgets=[0.0, 1.0], n_repeats=4, random_state=0)
+    nothing, all_of_it = result.curve().to_dict("records")
+    assert nothing["regret"] == nothing["median"] == np.inf and nothing["solved"] == 0
+    assert np.isnan([nothing["low"], nothing["high"]]).all() and np.isfinite(all_of_it["high"])
+
+
 def test_all_of_the_budget_finds_the_best():
     result = replay_search(plateau(40, 0), ["random", "hyperband"], budgets=[1.0], n_repeats=10, random_state=0)
     assert (result.table.query("policy == 'random'")["regret"] == 0).all()
