@@ -1,6 +1,7 @@
 """What displays are made from: results, transformers, populations and estimators give the same picture."""
 
 import inspect
+import re
 from pathlib import Path
 
 import numpy as np
@@ -134,8 +135,10 @@ def test_the_table_of_the_documentation_is_complete():
     page = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
     written = {}
     for line in page[page.index("| display |") :].partition("\n\n")[0].splitlines()[2:]:
-        name, *cells = (cell.strip(" `") for cell in line.strip("|").split("|"))
-        written[name] = {cell.partition("(")[0] for cell in " ".join(cells).replace("`", "").split() if "from_" in cell}
+        name, *cells, population = (cell.strip(" `") for cell in line.strip("|").split("|"))
+        written[name] = set(re.findall(r"from_\w+", " ".join(cells))) | (
+            {"from_population"} if population != "–" else set()
+        )
     for name in displays.__all__:
         methods = {key for key, _ in inspect.getmembers(getattr(displays, name), inspect.ismethod)}
         assert written[name] == {key for key in methods if key.startswith("from_")}, name
