@@ -14,6 +14,7 @@ from sklyap.search.knowledge import Board, log_loss
 from sklyap.search.labels import FEWEST_LABELS, learn_from_networks, learn_from_numbers, rank_correlation, standardised
 from sklyap.search.policies import HalvingPolicy, Ranking, Request, record_decisions
 from sklyap.search.rungs import halving_cost, rung_epochs, rung_sizes
+from sklyap.validation import check_instance, check_int, check_real
 
 __all__ = ["PredictorPolicy"]
 
@@ -81,7 +82,14 @@ class PredictorPolicy(HalvingPolicy):
         spectrum_epochs: float = 0.0,
     ) -> None:
         super().__init__(n_candidates, factor=factor, min_epochs=min_epochs, budget=budget)
-        self.belief = belief
+        caller = type(self).__name__
+        if n_screened is not None:
+            check_int(n_screened, "n_screened", low=1, caller=caller)
+        check_int(n_labelled, "n_labelled", low=0, caller=caller)
+        check_real(loss_share, "loss_share", low=0.0, high=1.0, caller=caller)
+        check_real(finalist_share, "finalist_share", low=0.0, high=1.0, caller=caller)
+        check_real(spectrum_epochs, "spectrum_epochs", low=0.0, caller=caller)
+        self.belief = check_instance(belief, "belief", Belief, caller=caller)
         self.n_screened = n_screened
         self.n_labelled = n_labelled
         self.loss_share = loss_share

@@ -13,7 +13,7 @@ from sklyap.population import NetworkPopulation
 from sklyap.search.belief import Belief
 from sklyap.search.checks import params_table
 from sklyap.search.knowledge import Board, Knowledge
-from sklyap.search.spectra import default_transformer, read_population, timed_spectra
+from sklyap.search.spectra import default_transformer, kept_epochs, read_population, timed_spectra
 
 __all__ = ["RecordedBoard", "Source"]
 
@@ -63,6 +63,10 @@ class RecordedBoard(Board):
         return self.epochs_spent + self.counted_price * self.n_spectra
 
     def look(self, who: NDArray[np.intp], epoch: int) -> None:
+        if not self.truth.spectra:
+            raise ValueError(
+                f"The 'sequences' parameter of {CALLER} must be given for a policy that looks at spectra. Got None."
+            )
         at = self.truth.last_kept(epoch)
         self.spectra.setdefault(epoch, np.full_like(self.truth.spectra[at], np.nan))
         self.spectra[epoch][who] = self.truth.spectra[at][who]
@@ -102,6 +106,12 @@ class Source:
             raise TypeError(
                 f"The 'population' parameter of {CALLER} must be a NetworkPopulation with networks that did not fail. "
                 f"Got {population!r:.80} instead."
+            )
+        if spectra and not kept_epochs(population):
+            raise ValueError(
+                f"The 'population' parameter of {CALLER} must hold networks that were kept at whole epochs before the "
+                'end, for policies that look at spectra: train_population(..., snapshot_epochs=(0, 1, 3, "last")). Got '
+                f"{', '.join(population.records[0].snapshots)}."
             )
         if spectra and sequences is None:
             raise ValueError(

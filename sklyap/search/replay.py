@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.stats import norm
 from sklearn.base import BaseEstimator
 
 from sklyap.population import NetworkPopulation
 from sklyap.search.belief import Belief
 from sklyap.search.checks import prior_pairs
-from sklyap.search.knowledge import FEATURES, Knowledge, log_loss
+from sklyap.search.knowledge import FEATURES, Board, Knowledge, log_loss
 from sklyap.search.policies import (
     ExtrapolationPolicy,
     HalvingPolicy,
@@ -23,6 +24,7 @@ from sklyap.search.policies import (
     OraclePolicy,
     Policy,
     RandomPolicy,
+    Request,
 )
 from sklyap.search.predicted import PredictorPolicy
 from sklyap.search.recorded import CALLER, RecordedBoard, Source
@@ -147,6 +149,8 @@ def replay_search(
     check_instance(budgets, "budgets", Iterable, caller=CALLER)
     check_instance(policy, "policy", (str, Policy, Mapping, Sequence), caller=CALLER)
     shares = [check_real(budget, "budgets", low=0.0, caller=CALLER) for budget in budgets]
+    if not shares:
+        raise ValueError(f"The 'budgets' parameter of {CALLER} must hold at least one share. Got {budgets!r}.")
     check_real(confidence, "confidence", low=0.0, high=1.0, caller=CALLER)
     check_bool(count_spectra, "count_spectra", caller=CALLER)
     if spectrum_epochs is not None:
@@ -161,7 +165,11 @@ def replay_search(
             f"The 'prior' parameter of {CALLER} must be a population when the policy is {given[0]!r}: it is what the "
             "predictor learns from. Got None instead."
         )
-    looks = [p for p in policies.values() if not isinstance(p, str) or "spectrum" in _PREDICTORS.get(p, ())]
+    if not policies:
+        raise ValueError(f"The 'policy' parameter of {CALLER} must name at least one policy. Got {policy!r}.")
+    # What a policy of the user's looks at is not known before it looks.
+    looks = [p for p in policies.values() if isinstance(p, str) and "spectrum" in _PREDICTORS.get(p, ())]
+    looks += [p for p in policies.values() if not isinstance(p, str) and sequences is not None]
     pairs = _pairs(prior)
     names = [name for known, _ in pairs for name in known.params.columns]
     source = Source.of(population, sequences, transformer, names, spectra=bool(looks), price=spectrum_epochs)
@@ -236,6 +244,7 @@ class ReplayResult:
             because its budget did not pay for the first rung, has an infinite regret; the mean is then infinite, and
             the interval NaN.
         """
+        check_real(solved_within, "solved_within", low=0.0, caller="ReplayResult.curve")
         width = float(norm.ppf((1 + self.confidence) / 2))
         rows = []
         for (policy, budget), group in self.table.groupby(["policy", "budget"], sort=False):
@@ -271,7 +280,7 @@ def _replay(
     if isinstance(rule, PredictorPolicy):
         rule.spectrum_epochs = price
     for request in rule.requests(board, rng):
-        if not board.train(np.asarray(request.candidates), request.epoch, budget):
+        if not board.train(*_checked(request, board, rule), budget):
             break
     found = board.best().min()
     regret = np.inf if np.isinf(found) else float(log_loss(found) - log_loss(board.truth.best().min()))
@@ -283,6 +292,23 @@ def _replay(
         "loss": float(found),
         "regret": regret,
     }
+
+
+def _checked(request: Any, board: Board, policy: Policy) -> tuple[NDArray[np.intp], int]:
+    """Return the candidates and the epoch that a policy, which may be a user's, has asked for."""
+    candidates = np.asarray(getattr(request, "candidates", ()))
+    epoch = getattr(request, "epoch", None)
+    inside = candidates.ndim == 1 and (
+        not len(candidates)
+        or (candidates.dtype.kind in "iu" and 0 <= candidates.min() <= candidates.max() < len(board))
+    )
+    if isinstance(request, Request) and inside and len(np.unique(candidates)) == len(candidates):
+        if isinstance(epoch, int | np.integer) and 0 <= epoch <= board.max_epochs:
+            return candidates.astype(np.intp), int(epoch)
+    raise ValueError(
+        f"The policy {type(policy).__name__} must yield a Request for distinct candidates from 0 to {len(board) - 1}, "
+        f"up to an epoch from 0 to {board.max_epochs}. Got {request!r:.200} instead."
+    )
 
 
 def _named(policy: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 
 from sklyap import LyapunovHalvingSearch, RNNClassifier, replay_search, train_population
 from sklyap.datasets import make_recall
-from sklyap.search import LyapunovPruner
+from sklyap.search import Belief, LyapunovPruner, Policy, PredictorPolicy, Request
 
 X, y = make_recall(60, n_steps=4, random_state=0)
 WIDTH = X.shape[2]
@@ -73,3 +73,63 @@ def test_a_reference_of_another_width(untrained):
 def test_a_classifier_predicts_no_loss(prior, untrained):
     with pytest.raises(TypeError, match=r"'predictor' .* must be a regressor.*LogisticRegression"):
         search(prior=prior, predictor=LogisticRegression())
+
+
+class Asking(Policy):
+    """Asks for what it was given."""
+
+    name = "asking"
+
+    def __init__(self, request):
+        super().__init__()
+        self.request = request
+
+    def requests(self, board, rng):
+        yield self.request
+        board.look(np.array([0]), 0)
+
+
+ASKED = {
+    "beyond the last": Request(np.array([8]), 1),
+    "before the first": Request(np.array([-1]), 1),
+    "one twice": Request(np.array([0, 0]), 1),
+    "shares": Request(np.array([0.5]), 1),
+    "after the end": Request(np.array([0]), 4),
+    "a number": 3,
+}
+
+
+@pytest.mark.parametrize("request_", ASKED.values(), ids=ASKED)
+def test_policies_that_ask_for_what_there_is_not(request_, prior):
+    with pytest.raises(ValueError, match="policy Asking must yield a Request for distinct candidates from 0 to 7"):
+        replay_search(prior, Asking(request_), n_repeats=1)
+
+
+def test_a_policy_that_looks_needs_sequences_and_one_that_does_not_needs_none(prior):
+    with pytest.raises(ValueError, match="'sequences' parameter of replay_search must be given"):
+        replay_search(prior, Asking(Request(np.array([0]), 1)), budgets=[1.0], n_repeats=1)
+    assert len(replay_search(prior, "random", budgets=[1.0], n_repeats=1).table) == 1
+
+
+def test_replays_of_nothing(prior):
+    with pytest.raises(ValueError, match="'budgets' parameter of replay_search must hold at least one"):
+        replay_search(prior, "halving", budgets=[])
+    with pytest.raises(ValueError, match="'policy' parameter of replay_search must name at least one"):
+        replay_search(prior, [])
+    with pytest.raises(ValueError, match="'solved_within' parameter of ReplayResult"):
+        replay_search(prior, "random", n_repeats=1).curve(solved_within=-1)
+
+
+def test_a_population_that_was_kept_at_its_end_alone(prior):
+    ended = train_population(
+        RNNClassifier(hidden_size=3, max_epochs=3), {"lr": [1e-3, 1e-2]}, X, y, n_networks=10,
+        snapshot_epochs=("last",), random_state=0, verbose=0,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="'population' parameter of replay_search must hold networks that were kept"):
+        replay_search(ended, "predictor", X[:2], prior=prior, n_repeats=1)
+
+
+@pytest.mark.parametrize("name", ["finalist_share", "loss_share", "spectrum_epochs", "n_screened", "n_labelled"])
+def test_numbers_of_the_policy(name):
+    with pytest.raises(ValueError, match=f"'{name}' parameter of PredictorPolicy"):
+        PredictorPolicy(Belief([], kinds=("loss",)), **{name: -1})
