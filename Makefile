@@ -79,8 +79,10 @@ format: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks
 
+# Pages of names that are gone would be warnings, which are errors.
 docs: $(READY)
 	$(BIN)/python $(PIP) install --quiet -c $(VENV)/constraints.txt -e ".[docs]"
+	rm -rf docs/generated
 	$(BIN)/python -m sphinx -W -n -b html docs docs/_build/html
 
 # The source distribution and the wheel, in dist/. On a package index the links of README lead to REPOSITORY.
