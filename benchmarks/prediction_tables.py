@@ -220,6 +220,8 @@ def draw_scores(studies, path):
     for study, ax in zip(studies, axes, strict=True):
         LossPredictorsDisplay.from_table(study.table, ax=ax)
         ax.set(title=f"{study.name}, epoch {study.epoch}", xlim=(-0.15, 1))
+        if not ax.get_subplotspec().is_first_col() and list(study.table.index) == list(studies[0].table.index):
+            ax.tick_params(labelleft=False)  # the names are those of the first column
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
