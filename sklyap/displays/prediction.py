@@ -228,7 +228,7 @@ class LossPredictorsDisplay(Display):
         seen = scores >= lower
         ax.plot(scores[seen], rows[seen], "o", color="tab:blue")
         cut = low < lower
-        if cut.any():  # an empty line that is not clipped has its extent at the figure's corner, which no layout survives
+        if cut.any():  # an empty line that is not clipped reaches to the figure's corner and breaks its layout
             ax.plot(np.full(cut.sum(), lower), rows[cut], "<", color="tab:blue", alpha=0.5, clip_on=False)
         for score, row in zip(scores[~seen], rows[~seen], strict=True):
             text = f"{score:.2g}".replace("-", "−")
