@@ -27,8 +27,8 @@ _NAME = "LyapunovMonitor"
 
 _BETWEEN_LOOKS = 200
 """Milliseconds of training of which a look, 10 ms, is 5 %."""
-_STEPS_PER_MILLISECOND = 15
-"""Steps of a batch that a small network is trained on in a millisecond, beside one for the batch itself."""
+_STEPS_PER_MILLISECOND = 28
+"""Steps of a batch that a small Elman network is trained on in a millisecond, beside one for the batch itself."""
 
 
 @dataclass(frozen=True)
