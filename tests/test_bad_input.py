@@ -239,7 +239,7 @@ OTHER = {
         ("prefixes", lambda: analyzer().set_params(prefixes=3).analyze(Shared.fitted)),
     ],
     "GradientEnergyDisplay": [
-        ("labels", lambda: displays().GradientEnergyDisplay(np.ones((3, 4)), [1, 2, 3], labels=["a"]))
+        ("labels", lambda: displays().GradientEnergyDisplay(np.ones((3, 4)), [4, 5, 6], labels=["a"]))
     ],
     "SpectrumDisplay": [("ax", lambda: displays().SpectrumDisplay(SPECTRA).plot(ax=3))],
     "LatentDisplay": [("losses", lambda: displays().LatentDisplay(np.ones((3, 2)), np.ones(2)))],

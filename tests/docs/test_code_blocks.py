@@ -28,8 +28,8 @@ SMALLER = {
         "[16, 24, 32]": "[4, 6]", "n_jobs=-1": "n_jobs=1", "n_jobs=2": "n_jobs=1",
         "SpectrumAutoencoder(random_state=0)": "SpectrumAutoencoder(random_state=0, max_epochs=5)",
         "SpectrumAutoencoder()": "SpectrumAutoencoder(max_epochs=5)",
-        "ExtraTreesRegressor(300,": "ExtraTreesRegressor(20,", "cv=5": "cv=2", "X[:16], epoch=1,":
-        'X[:16], predictors={"loss so far": ("loss_so_far", RidgeCV()), "spectrum": RidgeCV()}, cv=3, epoch=1,',
+        "ExtraTreesRegressor(300,": "ExtraTreesRegressor(20,", "cv=5": "cv=2", "X[:4], epoch=1,":
+        'X[:4], predictors={"loss so far": ("loss_so_far", RidgeCV()), "spectrum": RidgeCV()}, cv=3, epoch=1,',
     },
     "docs/searching.md": {
         "make_recall(1500": "make_recall(100", "n_networks=100": "n_networks=12", "n_candidates=32": "n_candidates=4",
