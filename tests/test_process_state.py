@@ -269,7 +269,7 @@ def test_dask_workers_of_several_threads_give_the_same_bits():
     with joblib.parallel_config(backend="sequential"):
         expected = parallel_calls()
     with (
-        distributed.LocalCluster(n_workers=1, threads_per_worker=4, processes=False, dashboard_address=None) as cluster,
+        distributed.LocalCluster(n_workers=1, threads_per_worker=4, processes=False, dashboard_address=":0") as cluster,
         distributed.Client(cluster),
         joblib.parallel_config(backend="dask"),
     ):
